@@ -1,0 +1,135 @@
+# ringpost: `make help` lists the targets. One non-recursive makefile; everything generated goes to build/.
+# Modes (each has its own tree): release (default), debug, asan, tsan, fuzz, coverage: make MODE=asan ...
+
+MODE    ?= release
+B       := build/$(MODE)
+VERSION := 0.1.0
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := all
+MAKEFLAGS += --no-builtin-rules
+
+# ---- what a Debian machine needs ----
+BUILD_PACKAGES := gcc libc6-dev make pkg-config liburing-dev libjemalloc-dev libyaml-dev
+TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev python3 postfix swaks curl ca-certificates procps iproute2 strace
+ASAN_PACKAGES  := clang libclang-rt-14-dev
+
+# `make run` and `make test` call this first: no questions, silent when nothing is missing.
+define need
+	@miss=""; for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q ' installed' || miss="$$miss $$p"; done; \
+	if [ -n "$$miss" ]; then \
+		echo "installing:$$miss"; \
+		as=""; [ "$$(id -u)" = 0 ] || as="sudo -n"; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		log=$$(mktemp); \
+		{ $$as apt-get update -q && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$miss; } >$$log 2>&1 \
+			|| { cat $$log; echo "could not install:$$miss"; exit 69; }; rm -f $$log; \
+	fi
+endef
+
+# ---- compiling ----
+CC       ?= cc
+CSTD     := -std=gnu11
+WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wno-unused-parameter
+ifneq ($(CI)$(WERROR),)
+WARN     += -Werror
+endif
+HARDEN   := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection
+LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,noexecstack
+CPPFLAGS += -I. -D_GNU_SOURCE -DRINGPOST_VERSION='"$(VERSION)"'
+CFLAGS_release  := -O2 -g $(HARDEN)
+CFLAGS_debug    := -O0 -g3
+CFLAGS_asan     := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS_tsan     := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+CFLAGS_coverage := -O0 -g --coverage
+LDFLAGS_release := $(LDHARDEN)
+LDFLAGS_asan    := -fsanitize=address,undefined
+LDFLAGS_tsan    := -fsanitize=thread
+LDFLAGS_coverage := --coverage
+ALL_CFLAGS  := $(CSTD) $(WARN) -fPIE $(CFLAGS_$(MODE)) $(CFLAGS)
+ALL_LDFLAGS := $(LDFLAGS_$(MODE)) $(LDFLAGS)
+# jemalloc everywhere but under the sanitizers, which bring an allocator of their own.
+ifneq ($(filter asan tsan,$(MODE)),)
+MALLOC_LIB :=
+else
+MALLOC_LIB := -ljemalloc
+CPPFLAGS   += -DHAVE_JEMALLOC
+endif
+# The static liburing: Debian 12's shared 2.3 lacks symbols that we may need.
+LIBS := -l:liburing.a -lyaml $(MALLOC_LIB) -lpthread
+
+RING_SRC   := $(wildcard ring/*.c)
+ENGINE_SRC := $(filter-out engine/main.c,$(wildcard engine/*.c engine/*/*.c))
+LIB_OBJ    := $(patsubst %.c,$(B)/%.o,$(RING_SRC) $(ENGINE_SRC))
+BENCH_LIB  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/lib/*.c))
+BINS       := $(B)/ringpost $(B)/ringpost-sink $(B)/ringpost-blast
+UNIT_SRC   := $(wildcard tests/unit/test_*.c)
+UNIT_BIN   := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
+
+.PHONY: all run test check unit bench asan tsan fuzz sim clean help install format need-build need-test
+
+all: $(BINS)                             ## build ringpost, ringpost-sink and ringpost-blast into build/release
+
+$(B)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/libringpost.a: $(LIB_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/ringpost: $(B)/engine/main.o $(B)/libringpost.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/ringpost-sink: $(B)/bench/sink.o $(BENCH_LIB) $(B)/libringpost.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/ringpost-blast: $(B)/bench/blast.o $(BENCH_LIB) $(B)/libringpost.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/libringpost.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/libringpost.a -lcriterion $(LIBS)
+
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(B)/engine/main.o $(B)/bench/sink.o $(B)/bench/blast.o) $(UNIT_BIN:%=%.d)
+.PRECIOUS: $(B)/%.o
+
+# ---- installing what is missing ----
+need-build:
+	$(call need,$(BUILD_PACKAGES))
+need-test:
+	$(call need,$(TEST_PACKAGES))
+
+# ---- running and testing ----
+run: need-build                          ## install, build, start ringpost before the embedded sink (RUN_ONCE=1: one mail, then exit)
+	@$(MAKE) --no-print-directory -s all
+	@BUILD=$(B) docs/examples/run.sh
+
+unit: $(UNIT_BIN)                        ## the unit tests only
+	@BUILD=$(B) tests/run.sh unit
+
+check: all $(UNIT_BIN)                   ## units and the quick scripted tests: under a minute
+	@BUILD=$(B) tests/run.sh unit quick
+
+test: need-test                          ## install, build, run every test; ends with "N passed, M failed"
+	@$(MAKE) --no-print-directory all $(UNIT_BIN)
+	@BUILD=$(B) tests/run.sh all
+
+asan: need-test                          ## the whole suite under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory MODE=asan asan-run
+asan-run: all $(UNIT_BIN)
+	@BUILD=$(B) tests/run.sh all
+tsan: need-test                          ## the whole suite under ThreadSanitizer
+	@$(MAKE) --no-print-directory MODE=tsan tsan-run
+tsan-run: all $(UNIT_BIN)
+	@BUILD=$(B) tests/run.sh all
+.PHONY: asan-run tsan-run
+
+clean:                                   ## remove build/
+	rm -rf build
+
+format:                                  ## clang-format over the tree
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+help:                                    ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12

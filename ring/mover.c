@@ -1,0 +1,609 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Movers. Every move starts by copying, because the owner already holds octets of it. Where another
+ * way is wanted and enough is left, the source is made quiet and the target flushed (so that
+ * nothing overtakes anything); then the mover works on the two descriptors itself:
+ *
+ *   COPY -> SETTLE -> RUN -> ENDING -> OVER	 a way that cannot be had: SETTLE -> COPY
+ *     \_______\_______________________/
+ *
+ * In RUN exactly one operation is armed, or two while one of them is being taken back; the next is
+ * armed from its completion. splice(2) runs only after a poll said so, and the pipe is emptied
+ * before it is filled, so that EAGAIN on the way in can only mean an empty socket. IORING_OP_SPLICE
+ * is given readiness first as well: otherwise it would sit in a worker thread (U12).
+ *
+ * Failure modes: the source ends or fails, the target fails, the owner stops it. Each is recorded,
+ * armed operations are taken back and counted (U1, U7), and on_end() is called from
+ * streams_flush(). Both streams are pinned while an operation or a report is due.
+ */
+#include "ring/mover.h"
+
+#include <poll.h>
+
+enum phase {
+	PH_COPY,
+	PH_SETTLE, /* waits for a quiet source and a flushed target, still copying */
+	PH_RUN,
+	PH_ENDING, /* on_end() is due */
+	PH_OVER,
+};
+
+const char *const mover_names[MOVER_COUNT] = {
+	[MOVER_AUTO] = "auto",
+	[MOVER_COPY] = "copy",
+	[MOVER_SPLICE] = "splice",
+	[MOVER_RING_SPLICE] = "ring-splice",
+	[MOVER_ZERO_COPY] = "zero-copy",
+};
+
+#define POLL_FAILED (POLLERR | POLLHUP | POLLNVAL)
+
+static struct ring *ring_of(const struct move *m)
+{
+	return m->from->core->ring;
+}
+
+static void hold(struct move *m)
+{
+	if (m->held)
+		return;
+	m->held = true;
+	stream_pin(m->from);
+	stream_pin(m->to);
+}
+
+static void unhold(struct move *m)
+{
+	if (!m->held)
+		return;
+	m->held = false;
+	stream_unpin(m->from);
+	stream_unpin(m->to);
+}
+
+static void defer(struct move *m)
+{
+	hold(m);
+	streams_defer(m->from->core, &m->later);
+}
+
+/* Gives back what RUN needed. Octets still in there were taken from the source and will never reach
+ * the target: it has a hole, so it never sends again (U9). */
+static void release(struct move *m)
+{
+	struct ring *r = ring_of(m);
+
+	if ((m->pipe != NULL && ring_pipe_bytes(m->pipe) > 0) || m->zc_at < m->zc_len)
+		stream_mark_broken(m->to);
+	m->zc_at = m->zc_len = 0;
+	if (m->pipe != NULL)
+		ring_pipe_put(r, m->pipe);
+	if (m->zc.p != NULL)
+		ring_zc_put(r, &m->zc);
+	m->pipe = NULL;
+	m->zc = (struct ring_zcbuf){0};
+	if (m->took) {
+		m->took = false;
+		stream_give_back(m->from);
+	}
+}
+
+static void resume_reading(struct move *m)
+{
+	if (!m->paused)
+		return;
+	m->paused = false;
+	stream_read(m->from, true);
+}
+
+/* ---- ending ---- */
+
+/* Every completion asks this first: true = the move is ending and the caller has nothing to do. */
+static bool ending(struct move *m)
+{
+	if (!m->stopping)
+		return false;
+	if (m->phase != PH_ENDING && !ring_op_armed(&m->in_op) && !ring_op_armed(&m->out_op)) {
+		m->phase = PH_ENDING;
+		defer(m);
+	}
+	return true;
+}
+
+/* The first reason stands. */
+static void conclude(struct move *m, enum ring_res why, bool at_to)
+{
+	struct ring *r = ring_of(m);
+
+	if (m->stopping)
+		return;
+	m->stopping = true;
+	m->why = (uint8_t)why;
+	m->at_to = at_to;
+	if (at_to && m->phase == PH_RUN)
+		stream_mark_broken(m->to);
+	if (ring_op_armed(&m->in_op))
+		ring_cancel(r, &m->in_op);
+	if (ring_op_armed(&m->out_op))
+		ring_cancel(r, &m->out_op);
+	ending(m);
+}
+
+static void over(struct move *m)
+{
+	list_remove(&m->later.node);
+	release(m);
+	m->phase = PH_OVER;
+	m->now = MOVER_COUNT;
+	m->ended = true;
+	unhold(m);
+}
+
+static void report_end(struct move *m)
+{
+	enum ring_res why = m->why;
+
+	over(m);
+	if (why == RING_OK)
+		resume_reading(m);
+	m->ev->on_end(m, why, m->at_to);
+}
+
+/* ---- running: what every way does ---- */
+
+static void took_in(struct move *m, size_t n)
+{
+	ASSERT(n <= m->left);
+	m->from->bytes_in += n;
+	m->moved += n;
+	if (m->left != MOVE_OPAQUE)
+		m->left -= n;
+	if (m->ev->on_progress != NULL)
+		m->ev->on_progress(m, n);
+}
+
+static size_t at_most(const struct move *m, size_t n)
+{
+	return m->left < n ? (size_t)m->left : n;
+}
+
+static void poll_done(struct ring_op *op, struct move *m, const struct ring_done *d);
+
+static void in_poll_done(struct ring_op *op, const struct ring_done *d)
+{
+	poll_done(op, CONTAINER_OF(op, struct move, in_op), d);
+}
+
+static void out_poll_done(struct ring_op *op, const struct ring_done *d)
+{
+	poll_done(op, CONTAINER_OF(op, struct move, out_op), d);
+}
+
+static void wait_in(struct move *m)
+{
+	m->in_op.done = in_poll_done;
+	ring_poll(ring_of(m), &m->in_op, m->from->fd, POLLIN);
+}
+
+static void wait_out(struct move *m)
+{
+	m->out_op.done = out_poll_done;
+	ring_poll(ring_of(m), &m->out_op, m->to->fd, POLLOUT);
+}
+
+/* Nothing moved although the poll had reported a failure: polling again would spin. */
+static void would_block(struct move *m, bool at_to)
+{
+	if (m->poll_failed)
+		conclude(m, at_to ? RING_PIPE : RING_RESET, at_to);
+	else if (at_to)
+		wait_out(m);
+	else
+		wait_in(m);
+}
+
+/* A transfer that did not move anything: 0 octets is the end of input, or a target that took none.
+ */
+static void moved_nothing(struct move *m, enum ring_res res, bool at_to)
+{
+	if (res == RING_AGAIN)
+		would_block(m, at_to);
+	else if (res != RING_OK)
+		conclude(m, res, at_to);
+	else
+		conclude(m, at_to ? RING_IO : RING_EOF, at_to);
+}
+
+/* ---- splice(2) after a poll ---- */
+
+static bool pipe_get(struct move *m)
+{
+	m->pipe = ring_pipe_get(ring_of(m));
+	return m->pipe != NULL;
+}
+
+/* Empties the pipe into the target. False: it waits, or the move is ending. */
+static bool splice_drain(struct move *m)
+{
+	enum ring_res res = RING_OK;
+	size_t n, inside;
+
+	while ((inside = ring_pipe_bytes(m->pipe)) > 0) {
+		n = ring_splice_out(ring_of(m), m->pipe, m->to->fd, inside, &res);
+		if (n == 0) {
+			moved_nothing(m, res, true);
+			return false;
+		}
+		m->to->bytes_out += n;
+		m->poll_failed = false;
+	}
+	return true;
+}
+
+static void splice_go(struct move *m)
+{
+	enum ring_res res = RING_OK;
+	size_t done = 0, n;
+
+	for (;;) {
+		if (!splice_drain(m))
+			return;
+		if (m->left == 0) {
+			conclude(m, RING_OK, false);
+			return;
+		}
+		if (done >= MOVE_TURN_BYTES) {
+			wait_in(m);
+			return;
+		}
+		n = at_most(m, MIN_OF(ring_pipe_room(m->pipe), MOVE_TURN_BYTES));
+		n = ring_splice_in(ring_of(m), m->from->fd, m->pipe, n, &res);
+		if (n == 0) {
+			moved_nothing(m, res, false);
+			return;
+		}
+		done += n;
+		m->poll_failed = false;
+		took_in(m, n);
+		if (m->stopping)
+			return; /* the owner stopped it in on_progress() */
+	}
+}
+
+/* ---- IORING_OP_SPLICE after a poll ---- */
+
+static void ring_splice_go(struct move *m);
+
+static void ring_splice_in_done(struct ring_op *op, const struct ring_done *d)
+{
+	struct move *m = CONTAINER_OF(op, struct move, in_op);
+
+	/* Counted even when the move is being stopped: `left` stays true. */
+	if (d->n > 0)
+		took_in(m, d->n);
+	if (ending(m))
+		return;
+	if (d->n == 0) {
+		moved_nothing(m, d->res, false);
+		return;
+	}
+	m->poll_failed = false;
+	ring_splice_go(m);
+}
+
+static void ring_splice_out_done(struct ring_op *op, const struct ring_done *d)
+{
+	struct move *m = CONTAINER_OF(op, struct move, out_op);
+
+	m->to->bytes_out += d->n;
+	if (ending(m))
+		return;
+	if (d->n == 0) {
+		moved_nothing(m, d->res, true);
+		return;
+	}
+	m->poll_failed = false;
+	ring_splice_go(m);
+}
+
+static void ring_splice_go(struct move *m)
+{
+	struct ring *r = ring_of(m);
+	size_t inside = ring_pipe_bytes(m->pipe);
+
+	if (inside > 0) {
+		m->out_op.done = ring_splice_out_done;
+		ring_splice_out_op(r, &m->out_op, m->pipe, m->to->fd, inside);
+	} else if (m->left == 0) {
+		conclude(m, RING_OK, false);
+	} else {
+		wait_in(m);
+	}
+}
+
+/* The poll of either side has come: out of the pipe first, then into it. */
+static void ring_splice_ready(struct move *m)
+{
+	size_t n = at_most(m, MIN_OF(ring_pipe_room(m->pipe), MOVE_TURN_BYTES));
+
+	if (ring_pipe_bytes(m->pipe) > 0) {
+		ring_splice_go(m);
+		return;
+	}
+	m->in_op.done = ring_splice_in_done;
+	ring_splice_in_op(ring_of(m), &m->in_op, m->from->fd, m->pipe, n);
+}
+
+/* ---- registered buffer: receive, SEND_ZC ---- */
+
+static void copy_again(struct move *m);
+static void zc_go(struct move *m);
+
+static bool zc_get(struct move *m)
+{
+	m->zc_at = m->zc_len = 0;
+	if ((ring_features(ring_of(m)) & RING_FEAT_SEND_ZC) == 0)
+		return false;
+	return ring_zc_get(ring_of(m), &m->zc);
+}
+
+static void zc_recv_done(struct ring_op *op, const struct ring_done *d)
+{
+	struct move *m = CONTAINER_OF(op, struct move, in_op);
+
+	if (d->n > 0) {
+		m->zc_at = 0;
+		m->zc_len = d->n;
+		took_in(m, d->n);
+	}
+	if (ending(m))
+		return;
+	if (d->n == 0) {
+		moved_nothing(m, d->res, false);
+		return;
+	}
+	m->poll_failed = false;
+	zc_go(m);
+}
+
+/* The kernel cannot pin pages (U7, U18) or does not know the operation: copies what it refused. */
+static void zc_refused(struct move *m)
+{
+	stream_put(m->to, span_of(m->zc.p + m->zc_at, m->zc_len - m->zc_at));
+	m->zc_at = m->zc_len;
+	m->gave_up = true;
+	if (m->left == 0)
+		conclude(m, RING_OK, false);
+	else
+		copy_again(m);
+}
+
+static bool zc_unavailable(enum ring_res res)
+{
+	return res == RING_NOMEM || res == RING_NOBUFS || res == RING_INVAL || res == RING_NOSYS;
+}
+
+static void zc_send_done(struct ring_op *op, const struct ring_done *d)
+{
+	struct move *m = CONTAINER_OF(op, struct move, out_op);
+	enum ring_res res;
+
+	if (!m->zc_counted) {
+		ASSERT(d->n <= m->zc_len - m->zc_at);
+		m->zc_counted = true;
+		m->zc_res = d->res == RING_OK && d->n == 0 ? RING_IO : d->res;
+		m->zc_at += d->n;
+		m->to->bytes_out += d->n;
+	}
+	if (d->more)
+		return; /* the buffer is the kernel's until the second completion (U7) */
+	m->zc_counted = false;
+	if (ending(m))
+		return;
+	res = m->zc_res;
+	if (res == RING_OK)
+		zc_go(m);
+	else if (zc_unavailable(res))
+		zc_refused(m);
+	else
+		moved_nothing(m, res, true);
+}
+
+static void zc_go(struct move *m)
+{
+	struct ring *r = ring_of(m);
+
+	if (m->zc_at < m->zc_len) {
+		m->out_op.done = zc_send_done;
+		ring_zc_send(r, &m->out_op, m->to->fd, &m->zc, m->zc_at, m->zc_len - m->zc_at);
+	} else if (m->left == 0) {
+		conclude(m, RING_OK, false);
+	} else {
+		m->in_op.done = zc_recv_done;
+		ring_zc_recv(r, &m->in_op, m->from->fd, &m->zc, (uint32_t)at_most(m, m->zc.bytes));
+	}
+}
+
+/* ---- choosing and switching ---- */
+
+struct way {
+	bool (*get)(struct move *m);   /* what it needs; false = copy */
+	void (*go)(struct move *m);    /* nothing is armed: the next step */
+	void (*ready)(struct move *m); /* a poll has come */
+};
+
+static const struct way ways[MOVER_COUNT] = {
+	[MOVER_SPLICE] = {pipe_get, wait_in, splice_go},
+	[MOVER_RING_SPLICE] = {pipe_get, ring_splice_go, ring_splice_ready},
+	[MOVER_ZERO_COPY] = {zc_get, zc_go, zc_go},
+};
+
+static void poll_done(struct ring_op *op, struct move *m, const struct ring_done *d)
+{
+	if (ending(m))
+		return;
+	if (d->res != RING_OK) {
+		conclude(m, d->res, op == &m->out_op);
+		return;
+	}
+	m->poll_failed = (d->n & POLL_FAILED) != 0;
+	ways[m->now].ready(m);
+}
+
+static enum mover chosen(const struct move *m)
+{
+	/* DESIGN 4.4: splice(2) after a poll is the cheapest of the three wherever it was measured.
+	 */
+	return m->way == MOVER_AUTO ? MOVER_SPLICE : m->way;
+}
+
+static bool wants_switch(const struct move *m)
+{
+	if (m->gave_up || m->way == MOVER_COPY)
+		return false;
+	if (m->way != MOVER_AUTO)
+		return m->left >= MOVE_ASKED_MIN_BYTES;
+	return (m->left == MOVE_OPAQUE ? m->moved : m->left) >= MOVE_SPLICE_MIN_BYTES;
+}
+
+static void copy_again(struct move *m)
+{
+	m->phase = PH_COPY;
+	m->now = MOVER_COPY;
+	release(m);
+	resume_reading(m);
+	unhold(m);
+}
+
+static void run(struct move *m)
+{
+	hold(m);
+	stream_take(m->from);
+	m->took = true;
+	m->poll_failed = false;
+	m->now = chosen(m);
+	if (!ways[m->now].get(m)) {
+		m->gave_up = true;
+		copy_again(m);
+		return;
+	}
+	m->phase = PH_RUN;
+	ways[m->now].go(m);
+}
+
+/* Ends a move that no event will end any more. */
+static bool concluded(struct move *m)
+{
+	if (m->from->closing || m->to->closing)
+		conclude(m, RING_CANCELED, false);
+	else if (m->to->broken)
+		conclude(m, RING_PIPE, true);
+	else if (m->from->ended)
+		conclude(m, RING_EOF, false);
+	return m->stopping;
+}
+
+/* Called whenever one of the two conditions may have come true. */
+static void try_switch(struct move *m)
+{
+	if (m->phase != PH_SETTLE || concluded(m))
+		return;
+	if (m->from->want_read) {
+		m->paused = true;
+		stream_read(m->from, false);
+	}
+	if (!stream_quiet(m->from))
+		return; /* on_quiet is to come */
+	if (!stream_flushed(m->to)) {
+		stream_tell_flushed(m->to);
+		return;
+	}
+	/* Much may have come through on_bytes() while it settled. */
+	if (m->left >= MOVE_ASKED_MIN_BYTES)
+		run(m);
+	else
+		copy_again(m);
+}
+
+static void later(struct deferred *d)
+{
+	struct move *m = CONTAINER_OF(d, struct move, later);
+
+	if (m->phase == PH_ENDING) {
+		report_end(m);
+		return;
+	}
+	if (m->phase == PH_COPY && !concluded(m) && wants_switch(m))
+		m->phase = PH_SETTLE;
+	try_switch(m);
+	if (m->phase == PH_COPY || m->phase == PH_SETTLE)
+		unhold(m); /* on_quiet or on_drained goes on from here */
+}
+
+/* ---- the owner's calls ---- */
+
+void move_start(struct move *m, const struct move_events *ev, enum mover way, struct stream *from,
+	struct stream *to, uint64_t left)
+{
+	ASSERT(left > 0 && way < MOVER_COUNT && from != to && from->core == to->core);
+	memset(m, 0, sizeof(*m));
+	m->ev = ev;
+	m->from = from;
+	m->to = to;
+	m->way = way;
+	m->now = MOVER_COPY;
+	m->left = left;
+	deferred_init(&m->later, later);
+	/* Not now: the owner offers what it has first, and that may be all. */
+	defer(m);
+}
+
+size_t move_bytes(struct move *m, struct span data, int32_t buf)
+{
+	size_t n = m->left < data.n ? (size_t)m->left : data.n;
+
+	ASSERT(move_running(m) && m->phase != PH_RUN);
+	m->moved += n;
+	if (m->left != MOVE_OPAQUE)
+		m->left -= n;
+	if (m->stopping)
+		return n; /* they belong to the move all the same */
+	stream_pass(m->to, span_of(data.p, n), buf);
+	if (m->left == 0) {
+		over(m);
+		resume_reading(m);
+	} else if (m->phase == PH_COPY && m->left == MOVE_OPAQUE && wants_switch(m)) {
+		defer(m);
+	}
+	return n;
+}
+
+void move_from_quiet(struct move *m)
+{
+	if (move_running(m))
+		try_switch(m);
+}
+
+void move_to_drained(struct move *m)
+{
+	if (move_running(m))
+		try_switch(m);
+}
+
+void move_from_end(struct move *m, enum ring_res why)
+{
+	if (move_running(m))
+		conclude(m, why, false);
+}
+
+void move_to_broken(struct move *m, enum ring_res why)
+{
+	if (move_running(m))
+		conclude(m, why, true);
+}
+
+void move_stop(struct move *m)
+{
+	if (move_running(m))
+		conclude(m, RING_CANCELED, false);
+}

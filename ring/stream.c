@@ -1,0 +1,803 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Streams: what must be true of every connected socket, in one place.
+ *
+ * Octets out. They are staged as a list of segs, each a leased piece of a receive buffer or a copy.
+ * They leave by send(2) while they are hot (a relayed piece of STREAM_HOT_BYTES or more) or in one
+ * gathered call at the end of the turn. What the socket does not take is given to one ring send,
+ * never two at once (U8); what is staged meanwhile waits for its completion. The segs that a ring
+ * send covers stay where they are until it has completed, whatever happens to the stream.
+ *
+ * Octets in. One multishot receive, capped where the kernel can. It is re-armed when it has ended
+ * (U3), never at once after RING_NOBUFS: such a stream parks until buffers come back (U4).
+ *
+ * Ends. Input and output fail apart from each other: `ended` is the input's, `broken` the output's
+ * (U9: after a failed send the number of octets sent is unknown, so nothing more is sent). Closing
+ * is: drop, cancel, count every completion, close, tell (U1), the last two from streams_flush().
+ *
+ * Who may call back: completions and streams_flush(), nobody else; a callback may do anything to
+ * any stream, so the state is looked at again after each one. on_closed() is the last thing that
+ * happens to a stream, and nothing here touches it afterwards.
+ */
+#include "ring/stream.h"
+
+#define SEG_BYTES 512
+#define CELL_BYTES 4096
+#define IOV_MAX_SEND 64
+#define PASS_COPY_BYTES \
+	512 /* a relayed piece up to this is copied: cheaper than a lease, pins nothing */
+
+/* A run of staged octets. Owns its lease or its cell. */
+struct seg {
+	struct list node;
+	uint8_t *p;    /* first octet not sent yet */
+	uint8_t *cell; /* p lies here; NULL = inline or leased */
+	uint32_t n;
+	uint32_t room; /* octets that may be appended at p + n; 0 for a lease */
+	int32_t buf;   /* leased receive buffer, or -1 */
+	uint8_t octets[];
+};
+
+#define SEG_INLINE_BYTES (SEG_BYTES - offsetof(struct seg, octets))
+
+/* ---- a core's streams ---- */
+
+bool streams_init(struct streams *ss, struct ring *r, uint32_t segs_max, uint32_t cells_max)
+{
+	memset(ss, 0, sizeof(*ss));
+	ss->ring = r;
+	list_init(&ss->parked);
+	list_init(&ss->dirty);
+	list_init(&ss->ending);
+	list_init(&ss->later);
+	if (!slab_init(&ss->segs, "segs", SEG_BYTES, segs_max))
+		return false;
+	if (slab_init(&ss->cells, "cells", CELL_BYTES, cells_max))
+		return true;
+	slab_fini(&ss->segs);
+	return false;
+}
+
+void streams_fini(struct streams *ss)
+{
+	ASSERT(list_empty(&ss->parked) && list_empty(&ss->dirty));
+	ASSERT(list_empty(&ss->ending) && list_empty(&ss->later));
+	slab_fini(&ss->segs);
+	slab_fini(&ss->cells);
+}
+
+void streams_defer(struct streams *ss, struct deferred *d)
+{
+	if (!list_linked(&d->node))
+		list_push_back(&ss->later, &d->node);
+}
+
+/* Half of the buffers can be filled: leases are no danger to the others. */
+static bool pool_healthy(const struct streams *ss)
+{
+	return ring_bufs_free(ss->ring) * 2 >= ring_bufs_total(ss->ring);
+}
+
+/* ---- segs ---- */
+
+static void seg_free(struct streams *ss, struct seg *g)
+{
+	list_remove(&g->node);
+	if (g->buf >= 0)
+		ring_buf_drop(ss->ring, (uint16_t)g->buf);
+	if (g->cell != NULL)
+		slab_put(&ss->cells, g->cell);
+	slab_put(&ss->segs, g);
+}
+
+static struct seg *seg_new(struct streams *ss)
+{
+	struct seg *g = slab_get(&ss->segs);
+
+	if (g == NULL)
+		return NULL;
+	list_init(&g->node);
+	g->cell = NULL;
+	g->buf = -1;
+	g->p = g->octets;
+	g->n = 0;
+	g->room = SEG_INLINE_BYTES;
+	return g;
+}
+
+/* An empty seg for copies; in a cell where one is wanted and left, else inline. */
+static struct seg *seg_for_copy(struct streams *ss, bool large)
+{
+	struct seg *g = seg_new(ss);
+
+	if (g == NULL || !large)
+		return g;
+	g->cell = slab_get(&ss->cells);
+	if (g->cell != NULL) {
+		g->p = g->cell;
+		g->room = CELL_BYTES;
+	}
+	return g;
+}
+
+/* Copies what fits; returns how much that was. */
+static size_t seg_append(struct seg *g, struct span data)
+{
+	size_t n = MIN_OF(data.n, (size_t)g->room);
+
+	memcpy(g->p + g->n, data.p, n);
+	g->n += (uint32_t)n;
+	g->room -= (uint32_t)n;
+	return n;
+}
+
+static struct seg *last_seg(const struct stream *s)
+{
+	return list_empty(&s->out) ? NULL : CONTAINER_OF(s->out.prev, struct seg, node);
+}
+
+/* The kernel has taken the first `n` octets. */
+static void drop_sent(struct stream *s, size_t n)
+{
+	ASSERT(n <= s->out_bytes);
+	s->out_bytes -= (uint32_t)n;
+	s->bytes_out += n;
+	while (n > 0) {
+		struct seg *g = CONTAINER_OF(s->out.next, struct seg, node);
+
+		ASSERT(!list_empty(&s->out));
+		if (n < g->n) {
+			g->p += n;
+			g->n -= (uint32_t)n;
+			return;
+		}
+		n -= g->n;
+		seg_free(s->core, g);
+	}
+}
+
+/* Drops what is staged, except for what the send in flight still reads. */
+static void drop_staged(struct stream *s)
+{
+	uint32_t covered = ring_op_armed(&s->send_op) ? s->sending_bytes : 0;
+
+	s->out_bytes = covered;
+	LIST_FOR_SAFE(it, &s->out)
+	{
+		struct seg *g = CONTAINER_OF(it, struct seg, node);
+
+		if (covered == 0) {
+			seg_free(s->core, g);
+			continue;
+		}
+		/* Octets appended to the last covered seg go as well. */
+		g->n = MIN_OF(g->n, covered);
+		g->room = 0;
+		covered -= g->n;
+	}
+	ASSERT(covered == 0);
+}
+
+/* The pool is short and this socket slow: copies what is leased, as far as there is room. */
+static void unlease(struct stream *s)
+{
+	LIST_FOR_SAFE(it, &s->out)
+	{
+		struct seg *g = CONTAINER_OF(it, struct seg, node);
+
+		while (g->buf >= 0 && g->n > 0) {
+			struct seg *c = seg_for_copy(s->core, g->n > SEG_INLINE_BYTES);
+
+			if (c == NULL)
+				return;
+			size_t n = seg_append(c, span_of(g->p, g->n));
+			list_push_back(&g->node, &c->node); /* before g */
+			g->p += n;
+			g->n -= (uint32_t)n;
+		}
+		if (g->n == 0)
+			seg_free(s->core, g);
+	}
+}
+
+/* ---- sending ---- */
+
+static void report(struct stream *s)
+{
+	if (!list_linked(&s->ending_node))
+		list_push_back(&s->core->ending, &s->ending_node);
+}
+
+/* Nothing of it is in the kernel, of ours or of others. */
+static bool idle(const struct stream *s)
+{
+	return s->pins == 0 && !ring_op_armed(&s->recv_op) && !ring_op_armed(&s->send_op) &&
+	       !ring_op_armed(&s->dial_op);
+}
+
+/* Whatever ends an operation of a closing stream calls this; streams_flush() does the rest. */
+static void settle(struct stream *s)
+{
+	if (s->closing && !s->closed && idle(s))
+		report(s);
+}
+
+static void fail_send(struct stream *s, enum ring_res why)
+{
+	if (s->broken)
+		return;
+	s->broken = true;
+	s->broken_why = (uint8_t)why;
+	s->blocked = false;
+	drop_staged(s);
+	report(s);
+}
+
+static bool may_send(const struct stream *s)
+{
+	return !s->broken && !s->closing && !ring_op_armed(&s->send_op) &&
+	       !ring_op_armed(&s->dial_op);
+}
+
+static unsigned gather(const struct stream *s, struct iovec *iov, size_t *bytes)
+{
+	unsigned k = 0;
+
+	*bytes = 0;
+	LIST_FOR(it, &s->out)
+	{
+		struct seg *g = CONTAINER_OF(it, struct seg, node);
+
+		if (k == IOV_MAX_SEND)
+			break;
+		iov[k++] = (struct iovec){g->p, g->n};
+		*bytes += g->n;
+	}
+	return k;
+}
+
+/* The one send in flight. */
+static void give_to_ring(struct stream *s)
+{
+	struct iovec iov[IOV_MAX_SEND];
+	size_t bytes;
+	unsigned k;
+
+	ASSERT(may_send(s) && s->out_bytes > 0);
+	k = gather(s, iov, &bytes);
+	s->sending_bytes = (uint32_t)bytes;
+	ring_send(s->core->ring, &s->send_op, s->fd, iov, k);
+}
+
+/* Everything that is staged, now; the rest, if any, by the ring. */
+static void push(struct stream *s)
+{
+	struct iovec iov[IOV_MAX_SEND];
+	enum ring_res res;
+	size_t asked, n;
+	unsigned k;
+
+	ASSERT(may_send(s));
+	while (s->out_bytes > 0) {
+		k = gather(s, iov, &asked);
+		res = RING_OK;
+		n = ring_send_now(s->core->ring, s->fd, iov, k, &res);
+		drop_sent(s, n);
+		if (n == asked)
+			continue;
+		if (n == 0 && res != RING_AGAIN) {
+			fail_send(s, res == RING_OK ? RING_IO : res);
+			return;
+		}
+		s->blocked = true;
+		if (!pool_healthy(s->core))
+			unlease(s);
+		give_to_ring(s);
+		return;
+	}
+}
+
+/* True once per backlog: the owner is to be told. Never while a send is in flight: what it carries
+ * counts as backlog. */
+static bool take_drained(struct stream *s)
+{
+	bool owed = s->blocked && s->out_bytes <= STREAM_LOW_BYTES;
+
+	if (ring_op_armed(&s->send_op))
+		return false;
+	owed = owed || (s->want_flushed && s->out_bytes == 0);
+	if (!owed)
+		return false;
+	s->blocked = false;
+	if (s->out_bytes == 0)
+		s->want_flushed = false;
+	return true;
+}
+
+static bool speaks(const struct stream *s)
+{
+	return !s->closing && !s->finishing;
+}
+
+/* After octets left, from a completion or streams_flush() only. */
+static void after_out(struct stream *s, bool drained)
+{
+	if (s->finishing && !s->closing && (s->out_bytes == 0 || s->broken))
+		stream_close(s);
+	else if (drained && speaks(s) && !s->broken)
+		s->ev->on_drained(s);
+}
+
+static void send_more(struct stream *s)
+{
+	if (s->out_bytes == 0 || !may_send(s))
+		return;
+	if (s->core->ring_sends)
+		give_to_ring(s);
+	else
+		push(s);
+}
+
+static void send_done(struct ring_op *op, const struct ring_done *d)
+{
+	struct stream *s = CONTAINER_OF(op, struct stream, send_op);
+	bool drained;
+
+	ASSERT(!d->more && d->n <= s->sending_bytes);
+	drop_sent(s, d->n);
+	s->sending_bytes = 0;
+	if (s->closing || s->broken) {
+		drop_staged(s);
+		settle(s);
+		after_out(s, false);
+		return;
+	}
+	/* A short count is no error yet: the next send will say what it is. */
+	if (d->res != RING_OK || d->n == 0) {
+		fail_send(s, d->res == RING_OK ? RING_IO : d->res);
+		after_out(s, false);
+		return;
+	}
+	/* Asked before: a new send may go out at once, and the owner need not wait for it. Asked
+	 * after: everything may have gone. */
+	drained = take_drained(s);
+	send_more(s);
+	if (take_drained(s))
+		drained = true;
+	after_out(s, drained);
+}
+
+/* End of the turn, for one stream that has staged something. */
+static void flush_one(struct stream *s)
+{
+	bool drained;
+
+	if (!may_send(s))
+		return; /* a completion or the report of the failure goes on from there */
+	send_more(s);
+	drained = take_drained(s);
+	after_out(s, drained);
+}
+
+/* ---- staging ---- */
+
+/* An empty seg at the end. When the slab is empty, sending what is staged may give one back. */
+static struct seg *stage_seg(struct stream *s, bool lease, bool large)
+{
+	struct seg *g = NULL;
+
+	for (int attempt = 0; g == NULL && attempt < 2; attempt++) {
+		if (attempt == 1 && may_send(s))
+			push(s);
+		if (s->broken)
+			return NULL;
+		g = lease ? seg_new(s->core) : seg_for_copy(s->core, large);
+	}
+	if (g == NULL)
+		fail_send(s, RING_NOMEM);
+	else
+		list_push_back(&s->out, &g->node);
+	return g;
+}
+
+static void stage_copy(struct stream *s, struct span data)
+{
+	struct seg *g = last_seg(s);
+	bool second = g != NULL && g->buf < 0;
+
+	while (data.n > 0) {
+		if (g == NULL || g->room == 0) {
+			g = stage_seg(s, false, second || data.n > SEG_INLINE_BYTES);
+			if (g == NULL)
+				return;
+		}
+		size_t n = seg_append(g, data);
+		s->out_bytes += (uint32_t)n;
+		data = span_drop(data, n);
+		second = true;
+	}
+}
+
+static void stage_lease(struct stream *s, struct span data, int32_t buf)
+{
+	struct seg *g = last_seg(s);
+
+	if (g == NULL || g->buf != buf || g->p + g->n != data.p) {
+		g = stage_seg(s, true, false);
+		if (g == NULL)
+			return;
+		ring_buf_keep(s->core->ring, (uint16_t)buf);
+		g->buf = buf;
+		g->p = (uint8_t *)(uintptr_t)data.p; /* read only from here on */
+		g->room = 0;
+	}
+	g->n += (uint32_t)data.n;
+	s->out_bytes += (uint32_t)data.n;
+}
+
+static void staged(struct stream *s)
+{
+	if (s->broken)
+		return;
+	if (s->out_bytes > STREAM_HIGH_BYTES)
+		s->blocked = true;
+	if (may_send(s) && s->out_bytes > 0 && !list_linked(&s->dirty_node))
+		list_push_back(&s->core->dirty, &s->dirty_node);
+}
+
+void stream_put(struct stream *s, struct span data)
+{
+	if (s->broken || !speaks(s) || data.n == 0)
+		return;
+	ASSERT(data.n < UINT32_MAX - s->out_bytes);
+	stage_copy(s, data);
+	staged(s);
+}
+
+void stream_pass(struct stream *s, struct span data, int32_t buf)
+{
+	bool hot, healthy;
+
+	if (s->broken || !speaks(s) || data.n == 0)
+		return;
+	ASSERT(data.n < UINT32_MAX - s->out_bytes);
+	hot = may_send(s) && s->out_bytes + data.n >= STREAM_HOT_BYTES;
+	healthy = pool_healthy(s->core);
+	/* A hot piece leaves at once, so leasing it is harmless; push() copies what stays behind.
+	 */
+	if (buf >= 0 && data.n > PASS_COPY_BYTES && (hot || healthy))
+		stage_lease(s, data, buf);
+	else
+		stage_copy(s, data);
+	if (hot && may_send(s))
+		push(s);
+	staged(s);
+}
+
+/* ---- receiving ---- */
+
+static void arm_recv(struct stream *s)
+{
+	if (!s->want_read || s->ended || s->receiving || s->taken || !speaks(s))
+		return;
+	if (ring_op_armed(&s->recv_op) || ring_op_armed(&s->dial_op) ||
+		list_linked(&s->parked_node))
+		return;
+	s->capped = (ring_features(s->core->ring) & RING_FEAT_RECV_CAP) != 0;
+	ring_recv(s->core->ring, &s->recv_op, s->fd, STREAM_RECV_CAP_BYTES);
+}
+
+static void tell_quiet(struct stream *s)
+{
+	if (!s->quiet_owed || !speaks(s) || !stream_quiet(s))
+		return;
+	s->quiet_owed = false;
+	if (s->ev->on_quiet != NULL)
+		s->ev->on_quiet(s);
+}
+
+static void input_over(struct stream *s, enum ring_res why)
+{
+	if (s->ended)
+		return;
+	s->ended = true;
+	s->want_read = false;
+	if (speaks(s))
+		s->ev->on_end(s, why);
+}
+
+static void park(struct stream *s)
+{
+	if (s->want_read && speaks(s))
+		list_push_back(&s->core->parked, &s->parked_node);
+}
+
+/* The receive has ended: again, later, or never. */
+static void recv_ended(struct stream *s, enum ring_res res)
+{
+	s->cancelling = false;
+	s->receiving = false;
+	if (s->closing) {
+		settle(s);
+		return;
+	}
+	switch (res) {
+	case RING_OK:
+	case RING_CANCELED:
+		break;
+	case RING_NOBUFS:
+		park(s);
+		break;
+	default:
+		input_over(s, res);
+		break;
+	}
+	arm_recv(s);
+	tell_quiet(s);
+}
+
+static void recv_done(struct ring_op *op, const struct ring_done *d)
+{
+	struct stream *s = CONTAINER_OF(op, struct stream, recv_op);
+
+	s->receiving = !d->more;
+	s->bytes_in += d->data.n;
+	if (d->data.n > 0 && speaks(s) && !s->ended)
+		s->ev->on_bytes(s, d->data, d->buf_held ? (int32_t)d->buf : -1);
+	if (!d->more)
+		recv_ended(s, d->res);
+}
+
+void stream_read(struct stream *s, bool on)
+{
+	if (!speaks(s) || s->ended || s->want_read == on)
+		return;
+	s->want_read = on;
+	if (on) {
+		s->quiet_owed = false;
+		arm_recv(s);
+		return;
+	}
+	list_remove(&s->parked_node);
+	s->quiet_owed = true;
+	if (!ring_op_armed(&s->recv_op)) {
+		report(s);
+	} else if (!s->cancelling) {
+		s->cancelling = true;
+		ring_cancel(s->core->ring, &s->recv_op);
+	}
+}
+
+/* Oldest first, and no more of them than there are buffers: the others would only come back. */
+static void unpark(struct streams *ss)
+{
+	unsigned least = MAX_OF(1u, ring_bufs_total(ss->ring) / 8);
+	unsigned n = ring_bufs_free(ss->ring);
+	struct list *it;
+
+	if (n < least)
+		return;
+	while (n-- > 0 && (it = list_pop_front(&ss->parked)) != NULL)
+		arm_recv(CONTAINER_OF(it, struct stream, parked_node));
+}
+
+/* ---- beginning ---- */
+
+static void dial_done(struct ring_op *op, const struct ring_done *d)
+{
+	struct stream *s = CONTAINER_OF(op, struct stream, dial_op);
+
+	ASSERT(!d->more);
+	s->peer = NULL;
+	if (s->closing) {
+		settle(s);
+		return;
+	}
+	if (d->res != RING_OK) {
+		/* Neither direction will ever work; on_connect() says so, nothing else does. */
+		s->broken = s->ended = true;
+		s->want_read = false;
+		drop_staged(s);
+	}
+	if (s->finishing) {
+		flush_one(s);
+		after_out(s, false);
+		return;
+	}
+	if (d->res == RING_OK) {
+		arm_recv(s);
+		staged(s);
+	}
+	s->ev->on_connect(s, d->res);
+}
+
+static void stream_init(struct stream *s, struct streams *ss, const struct stream_events *ev)
+{
+	memset(s, 0, sizeof(*s));
+	s->core = ss;
+	s->ev = ev;
+	s->fd = RING_FD_NONE;
+	s->recv_op.done = recv_done;
+	s->send_op.done = send_done;
+	s->dial_op.done = dial_done;
+	list_init(&s->out);
+	list_init(&s->parked_node);
+	list_init(&s->dirty_node);
+	list_init(&s->ending_node);
+}
+
+void stream_adopt(
+	struct stream *s, struct streams *ss, const struct stream_events *ev, struct ring_fd fd)
+{
+	ASSERT(ring_fd_ok(fd));
+	stream_init(s, ss, ev);
+	s->fd = fd;
+}
+
+enum ring_res stream_dial(struct stream *s, struct streams *ss, const struct stream_events *ev,
+	const struct ring_addr *peer, const struct ring_addr *src)
+{
+	enum ring_res res;
+
+	stream_init(s, ss, ev);
+	res = ring_socket(ss->ring, peer, src, &s->fd);
+	if (res != RING_OK) {
+		s->fd = RING_FD_NONE;
+		s->broken = s->ended = s->closing = s->closed = true;
+		return res;
+	}
+	s->peer = peer;
+	ring_connect(ss->ring, &s->dial_op, s->fd, peer);
+	return RING_OK;
+}
+
+/* ---- end ---- */
+
+void stream_pin(struct stream *s)
+{
+	ASSERT(!s->closed && s->pins < UINT16_MAX);
+	s->pins++;
+}
+
+void stream_unpin(struct stream *s)
+{
+	ASSERT(s->pins > 0);
+	s->pins--;
+	settle(s);
+}
+
+void stream_take(struct stream *s)
+{
+	ASSERT(stream_quiet(s) && !s->taken);
+	s->taken = true;
+}
+
+void stream_give_back(struct stream *s)
+{
+	ASSERT(s->taken);
+	s->taken = false;
+	arm_recv(s);
+}
+
+void stream_mark_broken(struct stream *s)
+{
+	if (s->broken || s->closing)
+		return;
+	fail_send(s, RING_OK); /* RING_OK: there is nothing to tell */
+}
+
+/* The input side of ending: no receive, no waiting for one. */
+static void stop_input(struct stream *s)
+{
+	s->want_read = false;
+	list_remove(&s->parked_node);
+	if (ring_op_armed(&s->recv_op) && !s->cancelling) {
+		s->cancelling = true;
+		ring_cancel(s->core->ring, &s->recv_op);
+	}
+}
+
+void stream_close(struct stream *s)
+{
+	struct ring *r = s->core->ring;
+
+	if (s->closing)
+		return;
+	stop_input(s);
+	s->closing = true;
+	list_remove(&s->dirty_node);
+	drop_staged(s);
+	if (ring_op_armed(&s->send_op))
+		ring_cancel(r, &s->send_op);
+	if (ring_op_armed(&s->dial_op))
+		ring_cancel(r, &s->dial_op);
+	settle(s);
+}
+
+void stream_finish(struct stream *s)
+{
+	if (!speaks(s))
+		return;
+	stop_input(s);
+	s->finishing = true;
+	if (s->out_bytes == 0 || s->broken)
+		stream_close(s);
+}
+
+void stream_reset(struct stream *s)
+{
+	if (!s->closed)
+		ring_linger_reset(s->core->ring, s->fd);
+	stream_close(s);
+}
+
+/* ---- the end of a turn ---- */
+
+/* What a stream has to say, one thing after the other: each may close it or start it again. */
+static void report_one(struct stream *s)
+{
+	enum ring_res why = s->broken_why;
+
+	if (s->closing) {
+		if (!idle(s))
+			return; /* settle() lists it again */
+		ring_close_fd(s->core->ring, &s->fd);
+		s->closed = true;
+		s->ev->on_closed(s);
+		return;
+	}
+	s->broken_why = RING_OK;
+	if (s->finishing && s->broken)
+		stream_close(s);
+	else if (why != RING_OK && speaks(s))
+		s->ev->on_broken(s, why);
+	tell_quiet(s);
+}
+
+static void flush_dirty(struct streams *ss)
+{
+	struct list now, *n;
+
+	list_init(&now);
+	list_splice_back(&now, &ss->dirty);
+	while ((n = list_pop_front(&now)) != NULL)
+		flush_one(CONTAINER_OF(n, struct stream, dirty_node));
+}
+
+static void run_later(struct streams *ss)
+{
+	struct list now, *n;
+
+	list_init(&now);
+	list_splice_back(&now, &ss->later);
+	while ((n = list_pop_front(&now)) != NULL) {
+		struct deferred *d = CONTAINER_OF(n, struct deferred, node);
+
+		d->run(d);
+	}
+}
+
+static void report_ending(struct streams *ss)
+{
+	struct list now, *n;
+
+	list_init(&now);
+	list_splice_back(&now, &ss->ending);
+	while ((n = list_pop_front(&now)) != NULL)
+		report_one(CONTAINER_OF(n, struct stream, ending_node));
+}
+
+void streams_flush(struct streams *ss)
+{
+	ASSERT(!ss->flushing);
+	ss->flushing = true;
+	/* A callback may stage, fail or close more. That ends by itself: each round needs an owner
+	 * that reacts, and a socket takes only so much. */
+	while (!list_empty(&ss->dirty) || !list_empty(&ss->later) || !list_empty(&ss->ending)) {
+		flush_dirty(ss);
+		run_later(ss);
+		report_ending(ss);
+	}
+	unpark(ss);
+	ss->flushing = false;
+}
