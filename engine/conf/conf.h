@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The configuration as an immutable snapshot. conf_load() reads YAML (libyaml), checks everything
+ * by one schema table (engine/conf/schema.def) and reports every error of the file in one run; what
+ * it returns never changes afterwards and may be read from any thread. All strings and arrays live
+ * in the snapshot's arena and go with it.
+ */
+#ifndef CONF_CONF_H
+#define CONF_CONF_H
+
+#include "engine/smtp/ehlo.h"
+#include "engine/smtp/local.h"
+#include "engine/smtp/scan.h"
+#include "ring/mover.h"
+#include "ring/ring.h"
+
+#define CONF_CPUS_MAX 1024
+
+struct conf_cidr {
+	uint8_t family; /* AF_INET or AF_INET6; IPv4-mapped peers are compared as IPv4 */
+	uint8_t bits;
+	uint8_t addr[16]; /* network order, host bits zero */
+};
+
+struct conf_nets {
+	bool any; /* the word `any` */
+	const struct conf_cidr *v;
+	uint32_t count;
+};
+
+enum conf_starttls { STARTTLS_NONE, STARTTLS_PASSTHROUGH };
+enum conf_log_format { LOG_JSON, LOG_LOGFMT };
+enum conf_log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+
+struct conf_log {
+	const char *path; /* NULL = standard error */
+	enum conf_log_format format;
+	enum conf_log_level level;
+};
+
+/* One address, domain or name in a rule list. */
+struct conf_pattern {
+	enum {
+		PAT_EXACT,
+		PAT_DOMAIN,
+		PAT_SUBDOMAINS
+	} kind;		    /* user@dom | @dom | @.dom (any depth below) */
+	struct span local;  /* PAT_EXACT: compared exactly as written, but for ASCII case */
+	struct span domain; /* lower case */
+};
+
+/* hooks: type rules. Every list may be empty. */
+struct conf_rules {
+	const struct conf_pattern *senders, *recipients;
+	uint32_t sender_count, recipient_count;
+	bool reject_null_sender; /* `<>` in reject-senders */
+	const struct conf_pattern
+		*ehlo; /* PAT_EXACT: whole name in .domain; PAT_SUBDOMAINS: ".dom" */
+	uint32_t ehlo_count;
+	struct conf_nets clients;
+	struct local_reply
+		reply; /* 4xx or 5xx; enhanced of the same class; one printable line; word "rule" */
+};
+
+enum conf_hook_type { HOOK_RULES };
+
+struct conf_hook {
+	const char *name;
+	enum conf_hook_type type;
+	struct conf_rules rules;
+};
+
+struct conf_listener_timeouts { /* milliseconds */
+	uint32_t command;	/* waiting for a whole command line: 5m (RFC 5321 4.5.3.2.7) */
+	uint32_t data;		/* between two pieces of a body: 3m (4.5.3.2.5) */
+	uint32_t send;		/* a client that does not read: 5m without progress */
+};
+
+struct conf_listener_limits {	      /* 0 = off where said */
+	uint32_t per_client_sessions; /* 50; 0 = off */
+	uint32_t per_client_rate;     /* sessions per rate_window_ms; 0 = off (default) */
+	uint32_t rate_window_ms;      /* 60s, or what the rate says: 600/min */
+	uint32_t recipients;	      /* per message, accepted or asked: 1,000, then 452 4.5.3 */
+	uint64_t message;	      /* octets of a message, 0 = the server's limit only */
+	uint32_t errors;	      /* replies 4xx/5xx before 421: 20 */
+	uint32_t soft_errors;	 /* from here each further error reply waits error_delay_ms: 10 */
+	uint32_t error_delay_ms; /* 1s */
+	uint32_t
+		junk; /* NOOP, RSET, VRFY, ... since the last message: 100, then each is an error */
+	uint32_t command_line; /* octets with CRLF, 512..4096: 4096 */
+	uint32_t pipeline;     /* commands outstanding before input waits: 100, at most 255 */
+};
+
+struct conf_upstream;
+
+struct conf_listener {
+	const char *name;
+	const struct ring_addr *bind;
+	uint32_t bind_count;
+	struct conf_nets clients; /* who may connect; loopback addresses are always allowed on
+				     loopback listeners */
+	struct conf_nets trusted; /* may use XCLIENT and XFORWARD */
+	enum conf_starttls starttls;
+	struct ehlo_policy ehlo; /* .trusted is set per session */
+	enum scan_mode bare_newlines;
+	struct conf_listener_timeouts timeouts;
+	struct conf_listener_limits limits;
+	const struct conf_hook *const *hooks; /* in order */
+	uint32_t hook_count;
+	const struct conf_upstream *upstream;
+	uint32_t index;
+};
+
+struct conf_server {
+	struct ring_addr addr;
+	const char *text; /* as the logs and replies show it */
+};
+
+struct conf_upstream_timeouts { /* milliseconds */
+	uint32_t connect;	/* one server: 30s */
+	uint32_t greeting;	/* 5m (RFC 5321 4.5.3.2.1) */
+	uint32_t reply;		/* MAIL, RCPT and all others: 5m (.2, .3) */
+	uint32_t data_init;	/* DATA: 2m (.4) */
+	uint32_t final_reply;	/* after the dot or BDAT LAST: 630s, not below 600s (.6) */
+	uint32_t send;		/* a server that does not read: 3m without progress (.5) */
+};
+
+struct conf_upstream {
+	const char *name;
+	const struct conf_server *servers; /* round robin, the next one on a failed connect */
+	uint32_t server_count;
+	struct conf_upstream_timeouts timeouts;
+	uint32_t retry_down_ms; /* a server that refused is tried last for this long: 5s */
+	enum mover mover;
+	const struct ring_addr *source; /* local address to connect from, or NULL */
+	uint32_t index;
+};
+
+struct conf {
+	uint16_t cpus[CONF_CPUS_MAX]; /* one worker each */
+	uint32_t cpu_count;
+	bool pinned;	  /* false when `workers: N` asks for a number instead of CPUs */
+	const char *user; /* NULL = stay who we are */
+	struct conf_log log;
+	struct {
+		uint32_t sessions;	 /* of the whole process: 20k */
+		uint64_t memory;	 /* bytes for staged octets of the whole process: 1g */
+		uint32_t accept_backlog; /* 4096 */
+		bool pressure;		 /* shorten limits under pressure: on */
+	} limits;
+	uint32_t shutdown_grace_ms; /* 30s */
+	const struct conf_listener *listeners;
+	uint32_t listener_count;
+	const struct conf_upstream *upstreams;
+	uint32_t upstream_count;
+	const struct conf_hook *hooks;
+	uint32_t hook_count;
+	void *arena; /* owns everything above */
+};
+
+/* Reads `path` ("-" = standard input). NULL on any error; every message has been written to `err`
+ * as "file:line:column: message" with the line and a caret below, then a count. Warnings go there
+ * too. */
+struct conf *conf_load(const char *path, FILE *err) MUST_USE;
+struct conf *conf_load_text(const char *name, const char *text, size_t len, FILE *err) MUST_USE;
+void conf_free(struct conf *c);
+
+/* The effective configuration, defaults filled in, as YAML (ringpost -T). */
+void conf_dump(const struct conf *c, FILE *out);
+/* The reference of all directives as Markdown, from the schema table (docs/CONFIGURATION.md). */
+void conf_reference(FILE *out);
+
+bool conf_nets_match(const struct conf_nets *n, const struct ring_addr *a);
+
+#endif

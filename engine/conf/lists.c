@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Lists of mail addresses and names, references to hooks and upstreams, the policy per EHLO
+ * keyword; and how lists are written in a dump.
+ *
+ * A reference to something that was never defined is reported here, where it is made: the names are
+ * known before the first listener is read (load.c).
+ */
+#include "engine/conf/conf_int.h"
+
+/* ---- writing ---- */
+
+#define LIST_SHORT 4 /* items that go into one line */
+
+void put_list_start(FILE *out, uint32_t count)
+{
+	if (count <= LIST_SHORT)
+		fputc('[', out);
+}
+
+void put_list_item(FILE *out, uint32_t i, uint32_t count, int indent, struct span text)
+{
+	if (count > LIST_SHORT)
+		fprintf(out, "\n%*s- ", indent, "");
+	else if (i > 0)
+		fputs(", ", out);
+	put_quoted(out, (const char *)text.p, text.n);
+}
+
+void put_list_end(FILE *out, uint32_t count)
+{
+	fputs(count <= LIST_SHORT ? "]\n" : "\n", out);
+}
+
+/* ---- mail addresses and names ---- */
+
+#define LOCAL_BYTES_MAX 64   /* RFC 5321 4.5.3.1.1 */
+#define DOMAIN_BYTES_MAX 255 /* 4.5.3.1.2 */
+
+/* Labels of letters, digits, '-', '_' or UTF-8 (RFC 6531), or an address literal; lower case into
+ * the snapshot. A trailing dot is not part of a mail domain. */
+static bool domain_set(struct loader *l, struct span in, struct span *out)
+{
+	bool literal = in.n > 2 && in.p[0] == '[' && in.p[in.n - 1] == ']';
+	uint8_t *low;
+
+	if (in.n == 0 || in.n > DOMAIN_BYTES_MAX || !text_clean(in))
+		return false;
+	low = (uint8_t *)arena_text(l->keep, (const char *)in.p, in.n);
+	for (size_t i = 0; i < in.n; i++) {
+		uint8_t c = low[i] = ascii_lower(in.p[i]);
+		bool word = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c >= 0x80 ||
+			    c == '-' || c == '_';
+		bool dot = c == '.' && i > 0 && i + 1 < in.n && low[i - 1] != '.';
+
+		if (!word && !dot && !(literal && strchr("[]:.", c) != NULL))
+			return false;
+	}
+	*out = span_of(low, in.n);
+	return true;
+}
+
+static bool local_clean(struct span s)
+{
+	bool quoted = s.n >= 2 && s.p[0] == '"' && s.p[s.n - 1] == '"';
+
+	if (s.n == 0 || s.n > LOCAL_BYTES_MAX || !text_clean(s))
+		return false;
+	for (size_t i = 0; i < s.n; i++)
+		if (!quoted && strchr(" <>()[],;:\\\"@", s.p[i]) != NULL)
+			return false;
+	return true;
+}
+
+/* user@dom | @dom | @.dom */
+static bool pattern_set(struct loader *l, const struct node *n, struct conf_pattern *out)
+{
+	const char *at = strrchr(n->text, '@');
+	struct span domain;
+
+	if (at == NULL)
+		return fail_at(l, n,
+			"`%s` is no address: `user@example.org` is one, `@example.org` a whole "
+			"domain",
+			n->shown);
+	out->local = span_of(n->text, (size_t)(at - n->text));
+	domain = span_str(at + 1);
+	out->kind = out->local.n > 0 ? PAT_EXACT : PAT_DOMAIN;
+	if (out->kind == PAT_DOMAIN && domain.n > 0 && domain.p[0] == '.') {
+		out->kind = PAT_SUBDOMAINS;
+		domain = span_drop(domain, 1);
+	}
+	if (!domain_set(l, domain, &out->domain))
+		return fail_at(l, n, "`%s`: the domain is not one", n->shown);
+	if (out->kind == PAT_EXACT && !local_clean(out->local))
+		return fail_at(l, n, "`%s`: what stands before the @ is no local part", n->shown);
+	out->local = span_of(arena_text(l->keep, n->text, out->local.n), out->local.n);
+	return true;
+}
+
+/* host.dom | .dom */
+static bool name_set(struct loader *l, const struct node *n, struct conf_pattern *out)
+{
+	struct span name = span_of(n->text, n->len);
+
+	out->kind = name.n > 0 && name.p[0] == '.' ? PAT_SUBDOMAINS : PAT_EXACT;
+	if (out->kind == PAT_SUBDOMAINS)
+		name = span_drop(name, 1);
+	if (domain_set(l, name, &out->domain))
+		return true;
+	return fail_at(
+		l, n, "`%s` is no host name: write %s", n->shown, conf_types[TYPE_NAMES].written);
+}
+
+/* The counts stand beside the lists, in the same structure. */
+static uint32_t *count_of(const struct key *k, void *base)
+{
+	return (uint32_t *)(void *)((char *)base + k->off2);
+}
+
+static uint32_t count_in(const struct key *k, const void *base)
+{
+	return *(const uint32_t *)(const void *)((const char *)base + k->off2);
+}
+
+static bool null_sender_of(const struct key *k, const void *base)
+{
+	const struct conf_rules *r = &((const struct conf_hook *)base)->rules;
+
+	return k->off == offsetof(struct conf_hook, rules.senders) && r->reject_null_sender;
+}
+
+bool set_patterns(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	struct conf_hook *h = base;
+	struct conf_pattern *v;
+	struct values in;
+	bool good = true;
+	uint32_t count = 0;
+
+	if (!many_values(l, k, n, &in))
+		return false;
+	v = arena_alloc(l->keep, (in.count + 1) * sizeof(*v));
+	for (uint32_t i = 0; i < in.count; i++) {
+		if (strcmp(in.v[i]->text, "<>") != 0)
+			good &= pattern_set(l, in.v[i], &v[count++]);
+		else if (k->off == offsetof(struct conf_hook, rules.senders))
+			h->rules.reject_null_sender = true;
+		else
+			good = fail_at(l, in.v[i], "`<>` is a sender, never a recipient");
+	}
+	*(const struct conf_pattern **)field(k, base) = v;
+	*count_of(k, base) = good ? count : 0;
+	return good;
+}
+
+void put_patterns(FILE *out, const struct key *k, const void *base, int indent)
+{
+	const struct conf_pattern *v = *(const struct conf_pattern *const *)field_const(k, base);
+	uint32_t null = null_sender_of(k, base), count = count_in(k, base);
+	char buf[LOCAL_BYTES_MAX + DOMAIN_BYTES_MAX + 4];
+
+	put_list_start(out, count + null);
+	if (null > 0)
+		put_list_item(out, 0, count + null, indent, SPAN_LIT("<>"));
+	for (uint32_t i = 0; i < count; i++) {
+		int n = snprintf(buf, sizeof(buf), "%.*s@%s%.*s", (int)v[i].local.n,
+			(const char *)v[i].local.p, v[i].kind == PAT_SUBDOMAINS ? "." : "",
+			(int)v[i].domain.n, (const char *)v[i].domain.p);
+
+		put_list_item(out, i + null, count + null, indent, span_of(buf, (size_t)n));
+	}
+	put_list_end(out, count + null);
+}
+
+bool set_names(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	struct conf_pattern *v;
+	struct values in;
+	bool good = true;
+
+	if (!many_values(l, k, n, &in))
+		return false;
+	v = arena_alloc(l->keep, (in.count + 1) * sizeof(*v));
+	for (uint32_t i = 0; i < in.count; i++)
+		good &= name_set(l, in.v[i], &v[i]);
+	*(const struct conf_pattern **)field(k, base) = v;
+	*count_of(k, base) = good ? in.count : 0;
+	return good;
+}
+
+void put_names(FILE *out, const struct key *k, const void *base, int indent)
+{
+	const struct conf_pattern *v = *(const struct conf_pattern *const *)field_const(k, base);
+	uint32_t count = count_in(k, base);
+	char buf[DOMAIN_BYTES_MAX + 2];
+
+	put_list_start(out, count);
+	for (uint32_t i = 0; i < count; i++) {
+		int n = snprintf(buf, sizeof(buf), "%s%.*s", v[i].kind == PAT_SUBDOMAINS ? "." : "",
+			(int)v[i].domain.n, (const char *)v[i].domain.p);
+
+		put_list_item(out, i, count, indent, span_of(buf, (size_t)n));
+	}
+	put_list_end(out, count);
+}
+
+/* ---- references ---- */
+
+static bool undefined(struct loader *l, const struct node *n, const char *what,
+	const char *const *names, uint32_t count)
+{
+	const char *near = suggest(n->text, names, count);
+
+	if (near != NULL)
+		return fail_at(
+			l, n, "%s `%s` is not defined, did you mean `%s`?", what, n->shown, near);
+	return fail_at(
+		l, n, "%s `%s` is not defined: `%ss` has no such name", what, n->shown, what);
+}
+
+bool set_upstream(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	struct conf_listener *ls = base;
+	uint32_t count = l->c->upstream_count;
+	const char **names = arena_alloc(l->tmp, (count + 1) * sizeof(char *));
+
+	if (!one_value(l, k, n))
+		return false;
+	for (uint32_t i = 0; i < count; i++) {
+		names[i] = l->c->upstreams[i].name;
+		if (strcmp(names[i], n->text) == 0) {
+			ls->upstream = &l->c->upstreams[i];
+			l->upstream_used[i] = true;
+			return true;
+		}
+	}
+	return undefined(l, n, "upstream", names, count);
+}
+
+void put_upstream(FILE *out, const struct key *k, const void *base, int indent)
+{
+	fprintf(out, "%s\n", ((const struct conf_listener *)base)->upstream->name);
+}
+
+static bool set_hook(struct loader *l, const struct node *n, const struct conf_hook **out)
+{
+	uint32_t count = l->c->hook_count;
+	const char **names = arena_alloc(l->tmp, (count + 1) * sizeof(char *));
+
+	for (uint32_t i = 0; i < count; i++) {
+		names[i] = l->c->hooks[i].name;
+		if (strcmp(names[i], n->text) == 0) {
+			*out = &l->c->hooks[i];
+			l->hook_used[i] = true;
+			return true;
+		}
+	}
+	return undefined(l, n, "hook", names, count);
+}
+
+bool set_hooks(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	struct conf_listener *ls = base;
+	const struct conf_hook **v;
+	struct values in;
+	bool good = true;
+
+	if (!many_values(l, k, n, &in))
+		return false;
+	v = arena_alloc(l->keep, (in.count + 1) * sizeof(*v));
+	for (uint32_t i = 0; i < in.count; i++) {
+		good &= set_hook(l, in.v[i], &v[i]);
+		for (uint32_t j = 0; j < i; j++)
+			if (v[i] != NULL && v[j] == v[i])
+				good = fail_at(l, in.v[i], "hook `%s` is in the list twice",
+					in.v[i]->shown);
+	}
+	ls->hooks = v;
+	ls->hook_count = good ? in.count : 0;
+	return good;
+}
+
+void put_hooks(FILE *out, const struct key *k, const void *base, int indent)
+{
+	const struct conf_listener *ls = base;
+
+	put_list_start(out, ls->hook_count);
+	for (uint32_t i = 0; i < ls->hook_count; i++)
+		put_list_item(out, i, ls->hook_count, indent, span_str(ls->hooks[i]->name));
+	put_list_end(out, ls->hook_count);
+}
+
+/* ---- EHLO keywords ---- */
+
+static const char *const reasons[EXT_COUNT] = {
+#define X(id, keyword, policy, why) [id] = why,
+#include "engine/smtp/extensions.def"
+#undef X
+	[EXT_OTHER] = "",
+};
+
+const char *ext_reason(enum smtp_ext e)
+{
+	return reasons[e];
+}
+
+/* ehlo-keyword of RFC 5321 4.1.1.1 */
+static bool keyword_form(const struct node *n)
+{
+	for (size_t i = 0; i < n->len; i++) {
+		uint8_t c = ascii_lower((uint8_t)n->text[i]);
+		bool alnum = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+
+		if (!alnum && (i == 0 || c != '-'))
+			return false;
+	}
+	return n->len > 0 && n->len <= CONF_NAME_BYTES_MAX;
+}
+
+static bool set_other(struct loader *l, struct ehlo_policy *p, const struct node *key, bool pass)
+{
+	struct span word = span_of(key->text, key->len);
+
+	for (uint32_t i = 0; i < p->named_count; i++)
+		if (span_ieq(p->named[i].keyword, word))
+			return fail_at(
+				l, key, "`%s` is there twice (case does not count)", key->shown);
+	if (p->named_count == EXT_NAMED_MAX)
+		return fail_at(
+			l, key, "more than %d keywords that ringpost does not know", EXT_NAMED_MAX);
+	p->named[p->named_count].keyword =
+		span_of(arena_text(l->keep, key->text, key->len), key->len);
+	p->named[p->named_count++].policy = pass ? EXT_PASS : EXT_STRIP;
+	return true;
+}
+
+static bool set_known(struct loader *l, struct ehlo_policy *p, enum smtp_ext e,
+	const struct node *key, bool pass, bool *seen)
+{
+	if (*seen)
+		return fail_at(l, key, "`%s` is there twice (case does not count)", key->shown);
+	*seen = true;
+	if (e == EXT_STARTTLS)
+		return fail_at(l, key, "STARTTLS is governed by the listener's `starttls`");
+	if ((e == EXT_XCLIENT || e == EXT_XFORWARD) && pass)
+		return fail_at(l, key,
+			"%s is governed by `trusted`: list the networks that may use it",
+			key->shown);
+	if (ext_default(e) == EXT_STRIP && pass)
+		return fail_at(l, key, "%s cannot be passed: %s", key->shown, ext_reason(e));
+	/* "pass" brings back what is the default anyway: as the server says, or by our rules. */
+	p->policy[e] = (uint8_t)(pass ? ext_default(e) : EXT_STRIP);
+	return true;
+}
+
+static bool set_extension(struct loader *l, struct ehlo_policy *p, const struct item *i, bool *seen)
+{
+	const struct node *key = i->key, *v = i->value;
+	enum smtp_ext e = ext_find(span_of(key->text, key->len));
+	bool pass = strcmp(v->text, "pass") == 0;
+
+	if (v->bad)
+		return false;
+	if (v->kind != NODE_SCALAR || (!pass && strcmp(v->text, "strip") != 0))
+		return fail_at(l, v, "an extension can be pass or strip");
+	if (strcmp(key->text, "*") == 0) {
+		p->policy[EXT_OTHER] = (uint8_t)(pass ? EXT_PASS : EXT_STRIP);
+		return true;
+	}
+	if (!keyword_form(key))
+		return fail_at(l, key, "`%s` is no EHLO keyword", key->shown);
+	if (e == EXT_OTHER)
+		return set_other(l, p, key, pass);
+	return set_known(l, p, e, key, pass, &seen[e]);
+}
+
+bool set_extensions(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	bool seen[EXT_COUNT] = {false}, good = true;
+
+	if (n->bad)
+		return false;
+	if (n->kind != NODE_MAP && !node_null(n))
+		return fail_at(l, n, "`%s` takes a mapping: write %s", k->name,
+			conf_types[k->type].written);
+	for (const struct item *i = n->first; i != NULL; i = i->next)
+		good &= set_extension(l, field(k, base), i, seen);
+	return good;
+}
+
+void put_extensions(FILE *out, const struct key *k, const void *base, int indent)
+{
+	const struct ehlo_policy *p = field_const(k, base);
+	const char *comma = "";
+
+	fputc('{', out);
+	for (unsigned e = 0; e < EXT_COUNT; e++) {
+		if (p->policy[e] == ext_default((enum smtp_ext)e))
+			continue;
+		fprintf(out, "%s\"%s\": %s", comma, ext_keywords[e],
+			p->policy[e] == EXT_STRIP ? "strip" : "pass");
+		comma = ", ";
+	}
+	for (uint32_t i = 0; i < p->named_count; i++) {
+		fprintf(out, "%s\"%.*s\": %s", comma, (int)p->named[i].keyword.n,
+			(const char *)p->named[i].keyword.p,
+			p->named[i].policy == EXT_STRIP ? "strip" : "pass");
+		comma = ", ";
+	}
+	fputs("}\n", out);
+}
