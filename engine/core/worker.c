@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The worker's thread: see worker.h. One turn: wait for completions and deliver them, run timers, send
+ * what the turn produced. Failure modes: the ring cannot be made (WORKER_FAILED and why); accepting ends
+ * for want of descriptors (EMFILE: the backlog keeps the client; tried again after ACCEPT_RETRY_MS).
+ *
+ * Pressure (one named state): more than 80 % of the sessions, less than 20 % of the receive buffers, or timers
+ * more than 50 ms late within a second; left at half of each. It shortens what a client may waste.
+ */
+#include "engine/core/worker.h"
+
+#include <sched.h>
+#include <unistd.h>
+#ifdef HAVE_JEMALLOC
+#include <jemalloc/jemalloc.h>
+#endif
+
+#define ACCEPT_RETRY_MS 100
+#define TICK_MS 250
+#define LOG_BUFFER_BYTES (1u << 20)
+#define MBOX_CAPACITY 64
+
+static uint64_t now_ms(const struct worker *w)
+{
+	return ring_now_us(w->ring) / 1000;
+}
+
+static void wake_control(struct worker *w)
+{
+	uint64_t one = 1;
+
+	if (write(w->wc.wake_fd, &one, sizeof(one)) < 0) {
+		/* Full: the control thread is awake anyway. */
+	}
+}
+
+static void set_state(struct worker *w, enum worker_state s)
+{
+	__atomic_store_n(&w->state, (uint32_t)s, __ATOMIC_RELEASE);
+	wake_control(w);
+}
+
+enum worker_state worker_state(const struct worker *w)
+{
+	return (enum worker_state)__atomic_load_n(&w->state, __ATOMIC_ACQUIRE);
+}
+
+/* ---- accepting ---- */
+
+static void accepted(struct ring_op *op, const struct ring_done *d)
+{
+	struct acceptor *a = CONTAINER_OF(op, struct acceptor, op);
+	struct worker *w = a->worker;
+
+	if (d->res == RING_OK)
+		sess_accept(&w->core, a->lis, d->fd);
+	else if (d->res == RING_MFILE || d->res == RING_NFILE || d->res == RING_NOMEM)
+		STAT_INC(&w->stats, accept_pauses);
+	if (d->more || w->killing)
+		return;
+	if (d->res == RING_OK)
+		ring_accept(w->ring, &a->op, a->fd);
+	else
+		timer_set(&w->core.timers, &a->retry, now_ms(w) + ACCEPT_RETRY_MS);
+}
+
+static void accept_again(struct timer *t)
+{
+	struct acceptor *a = CONTAINER_OF(t, struct acceptor, retry);
+
+	if (!a->worker->killing && !ring_op_armed(&a->op))
+		ring_accept(a->worker->ring, &a->op, a->fd);
+}
+
+static void start_accepting(struct worker *w)
+{
+	for (uint32_t i = 0; i < w->wc.acceptor_count; i++) {
+		struct acceptor *a = &w->wc.acceptors[i];
+
+		a->worker = w;
+		a->op.done = accepted;
+		timer_init(&a->retry, accept_again);
+		ring_accept(w->ring, &a->op, a->fd);
+	}
+}
+
+static void stop_accepting(struct worker *w)
+{
+	for (uint32_t i = 0; i < w->wc.acceptor_count; i++) {
+		struct acceptor *a = &w->wc.acceptors[i];
+
+		timer_stop(&w->core.timers, &a->retry);
+		if (ring_op_armed(&a->op))
+			ring_cancel(w->ring, &a->op);
+	}
+}
+
+static bool accepting(const struct worker *w)
+{
+	for (uint32_t i = 0; i < w->wc.acceptor_count; i++)
+		if (ring_op_armed(&w->wc.acceptors[i].op))
+			return true;
+	return false;
+}
+
+/* ---- pressure, and what others read ---- */
+
+static bool under_pressure(const struct worker *w, bool now)
+{
+	unsigned share = now ? 2 : 1; /* leaves at half */
+	uint64_t sessions = clients_sessions(w->wc.clients), max = clients_sessions_max(w->wc.clients);
+	uint64_t free_bufs = ring_bufs_free(w->ring), bufs = ring_bufs_total(w->ring);
+
+	return sessions * 100 * share > max * 80 || (bufs - free_bufs) * 100 * share > bufs * 80 ||
+	       w->lag_ms * share > 50;
+}
+
+static void note_pressure(struct worker *w, bool on)
+{
+	struct log_rec rec;
+
+	w->core.pressure = on;
+	STAT_SET(&w->stats, pressure_now, on);
+	if (on)
+		STAT_INC(&w->stats, pressure_entered);
+	if (!log_begin(&rec, w->log, LOG_EV_PRESSURE, ring_wall_us(w->ring)))
+		return;
+	log_u64(&rec, "worker", w->wc.index);
+	log_bool(&rec, "on", on);
+	log_u64(&rec, "sessions", clients_sessions(w->wc.clients));
+	log_u64(&rec, "buffers_free", ring_bufs_free(w->ring));
+	log_u64(&rec, "lag_ms", w->lag_ms);
+	log_end(&rec, &w->stats);
+}
+
+static uint64_t heap_bytes(void)
+{
+#ifdef HAVE_JEMALLOC
+	uint64_t n = 0;
+	size_t len = sizeof(n);
+
+	if (mallctl("thread.allocated", &n, &len, NULL, 0) == 0)
+		return n;
+#endif
+	return 0;
+}
+
+/* Each field is one relaxed store: a reader sees each number whole, not all of one instant. */
+static void publish(struct worker *w)
+{
+	const struct ring_stats *from = ring_stats(w->ring);
+
+#define X(name, text) __atomic_store_n(&w->ring_stats.name, from->name, __ATOMIC_RELAXED);
+	RING_STATS(X)
+#undef X
+	__atomic_store_n(&w->heap_bytes, heap_bytes(), __ATOMIC_RELAXED);
+}
+
+static void tick(struct timer *t)
+{
+	struct worker *w = CONTAINER_OF(t, struct worker, pressure_timer);
+	uint64_t now = now_ms(w);
+
+	w->lag_ms = MAX_OF(w->lag_ms, (uint32_t)(now > t->at_ms + TIMER_TICK_MS ? now - t->at_ms - TIMER_TICK_MS : 0));
+	publish(w);
+	if (++w->ticks % (1000 / TICK_MS) == 0) {
+		bool on = w->wc.conf->limits.pressure && under_pressure(w, w->core.pressure);
+
+		if (on != w->core.pressure)
+			note_pressure(w, on);
+		w->lag_ms = 0;
+	}
+	timer_set(&w->core.timers, t, now + TICK_MS);
+}
+
+/* ---- orders ---- */
+
+static void ordered(void *arg, const struct mbox_msg *m)
+{
+	struct worker *w = arg;
+
+	if (m->kind == ORDER_DRAIN && !w->draining) {
+		w->draining = true;
+		sess_drain_all(&w->core);
+	} else if (m->kind == ORDER_KILL && !w->killing) {
+		w->draining = w->killing = true;
+		stop_accepting(w);
+		sess_kill_all(&w->core);
+	}
+}
+
+void worker_order(struct worker *w, enum worker_order o)
+{
+	/* Two orders in the life of a worker: the box cannot be full. */
+	bool posted = mbox_post(w->mbox, (struct mbox_msg){.kind = o});
+
+	ASSERT(posted);
+}
+
+/* ---- the thread ---- */
+
+static void pin(const struct worker *w)
+{
+	cpu_set_t set;
+
+	if (w->wc.cpu < 0)
+		return;
+	CPU_ZERO(&set);
+	CPU_SET((unsigned)w->wc.cpu, &set);
+	/* A CPU that went offline since the configuration was read: run unpinned rather than not at all. */
+	(void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
+
+static bool set_up(struct worker *w)
+{
+	const struct sess_admission adm = {clients_admit, clients_release, w->wc.clients};
+
+	w->ring = ring_open(&w->wc.ring, &w->barrier);
+	if (!w->ring)
+		return false;
+	w->mbox = mbox_open(w->ring, MBOX_CAPACITY, ordered, w);
+	w->log = log_buf_new(LOG_BUFFER_BYTES, &w->wc.conf->log);
+	if (!w->mbox || !w->log ||
+		!sess_core_init(&w->core, w->wc.conf, &w->wc.sessions, w->ring, &w->stats, w->log, &adm)) {
+		snprintf(w->barrier.what, sizeof(w->barrier.what), "a worker's memory cannot be had");
+		snprintf(w->barrier.fix, sizeof(w->barrier.fix), "lower limits.sessions or limits.memory, or allow overcommit");
+		return false;
+	}
+	log_buf_wake(w->log, w->wc.wake_fd);
+	timer_init(&w->pressure_timer, tick);
+	return true;
+}
+
+static bool finished(const struct worker *w)
+{
+	return w->draining && sess_none_left(&w->core);
+}
+
+static void turn(struct worker *w)
+{
+	uint64_t next = timers_next_ms(&w->core.timers);
+
+	ring_turn(w->ring, next == UINT64_MAX ? UINT64_MAX : next * 1000);
+	timers_run(&w->core.timers, now_ms(w));
+	streams_flush(&w->core.streams);
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+
+	pin(w);
+	if (!set_up(w)) {
+		set_state(w, WORKER_FAILED);
+		return NULL;
+	}
+	timer_set(&w->core.timers, &w->pressure_timer, now_ms(w) + TICK_MS);
+	start_accepting(w);
+	set_state(w, WORKER_RUNNING);
+	while (!finished(w))
+		turn(w);
+	w->killing = true;
+	stop_accepting(w);
+	while (accepting(w) || !sess_none_left(&w->core))
+		turn(w);
+	timer_stop(&w->core.timers, &w->pressure_timer);
+	publish(w);
+	sess_core_fini(&w->core);
+	mbox_close(w->ring, w->mbox);
+	ring_close(w->ring);
+	set_state(w, WORKER_STOPPED);
+	return NULL;
+}
+
+bool worker_start(struct worker *w, const struct worker_conf *wc)
+{
+	memset(w, 0, sizeof(*w));
+	w->wc = *wc;
+	return pthread_create(&w->thread, NULL, worker_main, w) == 0;
+}
+
+void worker_join(struct worker *w)
+{
+	pthread_join(w->thread, NULL);
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * ringpost: arguments, and which part of the program they ask for.
+ */
+#include "engine/core/control.h"
+#include "engine/core/doctor.h"
+
+#include <getopt.h>
+
+#define DEFAULT_CONFIG "/etc/ringpost/ringpost.yaml"
+
+static const char usage_text[] =
+	"usage: ringpost [run] [-c FILE]     relay mail (the default file is " DEFAULT_CONFIG ")\n"
+	"       ringpost check [-c FILE]     say every error of a configuration (also -t; -T prints it in full)\n"
+	"       ringpost doctor [-c FILE]    say what this machine offers and what is in the way\n"
+	"       ringpost reference           print every directive, as Markdown\n"
+	"       ringpost version             (also -V)\n"
+	"\n"
+	"  -c FILE   configuration file; - reads standard input\n"
+	"  -t        check and exit      -T   check, print the effective configuration and exit\n"
+	"  -V        version             -h   this text\n"
+	"\n"
+	"signals: TERM drains and exits, a second TERM exits at once, QUIT drains without limit,\n"
+	"         USR1 reopens the log file\n"
+	"exit:    0 done, 1 failed, 64 usage, 69 an address or file cannot be had, 77 the kernel refuses,\n"
+	"         78 configuration\n";
+
+enum action { ACT_RUN, ACT_CHECK, ACT_DUMP, ACT_DOCTOR, ACT_REFERENCE, ACT_VERSION, ACT_HELP, ACT_BAD };
+
+struct arguments {
+	enum action action;
+	const char *file;
+	bool file_given;
+};
+
+static enum action action_named(const char *word)
+{
+	static const struct {
+		const char *word;
+		enum action action;
+	} actions[] = {{"run", ACT_RUN}, {"check", ACT_CHECK}, {"doctor", ACT_DOCTOR},
+		{"reference", ACT_REFERENCE}, {"version", ACT_VERSION}, {"help", ACT_HELP}};
+
+	for (size_t i = 0; i < ARRAY_LEN(actions); i++)
+		if (strcmp(word, actions[i].word) == 0)
+			return actions[i].action;
+	fprintf(stderr, "ringpost: no such command: %s\n", word);
+	return ACT_BAD;
+}
+
+static struct arguments read_arguments(int argc, char **argv)
+{
+	struct arguments a = {.action = ACT_RUN, .file = DEFAULT_CONFIG};
+	int opt;
+
+	if (argc > 1 && argv[1][0] != '-') {
+		a.action = action_named(argv[1]);
+		argc--;
+		argv++;
+	}
+	while (a.action != ACT_BAD && (opt = getopt(argc, argv, "c:tTVh")) != -1) {
+		switch (opt) {
+		case 'c':
+			a.file = optarg;
+			a.file_given = true;
+			break;
+		case 't':
+			a.action = ACT_CHECK;
+			break;
+		case 'T':
+			a.action = ACT_DUMP;
+			break;
+		case 'V':
+			a.action = ACT_VERSION;
+			break;
+		case 'h':
+			a.action = ACT_HELP;
+			break;
+		default:
+			a.action = ACT_BAD;
+		}
+	}
+	if (a.action != ACT_BAD && optind < argc) {
+		fprintf(stderr, "ringpost: what is %s?\n", argv[optind]);
+		a.action = ACT_BAD;
+	}
+	return a;
+}
+
+static int with_conf(const struct arguments *a)
+{
+	struct conf *c = conf_load(a->file, stderr);
+	int code = EXIT_RAN;
+
+	if (!c)
+		return EXIT_CONFIG;
+	if (a->action == ACT_RUN)
+		code = control_run(c);
+	else if (a->action == ACT_DOCTOR)
+		code = doctor(c, stdout);
+	else if (a->action == ACT_DUMP)
+		conf_dump(c, stdout);
+	else
+		printf("%s: ok\n", a->file);
+	conf_free(c);
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	struct arguments a = read_arguments(argc, argv);
+
+	switch (a.action) {
+	case ACT_VERSION:
+		printf("ringpost %s\n", RINGPOST_VERSION);
+		return EXIT_RAN;
+	case ACT_REFERENCE:
+		conf_reference(stdout);
+		return EXIT_RAN;
+	case ACT_HELP:
+		fputs(usage_text, stdout);
+		return EXIT_RAN;
+	case ACT_BAD:
+		fputs(usage_text, stderr);
+		return EXIT_USAGE;
+	case ACT_DOCTOR:
+		if (!a.file_given)
+			return doctor(NULL, stdout);
+		return with_conf(&a);
+	default:
+		return with_conf(&a);
+	}
+}

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Upstream -> client: each complete reply meets the oldest command that waits for one. A reply is
+ * passed on whole or not at all. Failure modes: a reply nobody asked for, one that cannot be (354 to
+ * MAIL, 250 to DATA, a 2xx to octets that have not left yet): the link is dropped and what it owes is
+ * answered 451, because from there on the two ends no longer agree on what is being said. 421 may come
+ * at any time and ends the session (RFC 5321 3.8).
+ */
+#include "engine/session/session_int.h"
+
+#include "engine/smtp/reply.h"
+
+/* ---- to the client ---- */
+
+void sess_count_reply(struct session *s, unsigned code)
+{
+	const struct conf_listener_limits *max = &s->lis->limits;
+
+	STAT_INC(s->core->stats, replies);
+	if (code < 400)
+		return;
+	if (code < 500)
+		STAT_INC(s->core->stats, replies_4xx);
+	else
+		STAT_INC(s->core->stats, replies_5xx);
+	s->errors++;
+	s->errors_total++;
+	if (s->errors >= (s->core->pressure ? 1 : max->errors) && s->end_when_idle == END_NONE) {
+		STAT_INC(s->core->stats, limit_errors);
+		s->end_when_idle = END_ERRORS;
+	} else if (s->errors > max->soft_errors) {
+		s->penalty_until_ms = sess_now_ms(s) + max->error_delay_ms;
+	}
+}
+
+/* Lines of a lax server end with a bare LF; the client gets CRLF. */
+static void put_rewritten(struct session *s, struct span raw)
+{
+	uint8_t *out = s->core->scratch;
+	size_t n = 0;
+
+	ASSERT(2 * raw.n <= SCRATCH_BYTES);
+	for (size_t i = 0; i < raw.n; i++) {
+		if (raw.p[i] == '\n' && (i == 0 || raw.p[i - 1] != '\r'))
+			out[n++] = '\r';
+		out[n++] = raw.p[i];
+	}
+	stream_put(&s->cli, span_of(out, n));
+}
+
+static void forward(struct session *s, const struct smtp_reply *r)
+{
+	if (!s->client_gone) {
+		if (r->bare_lf)
+			put_rewritten(s, r->raw);
+		else
+			stream_put(&s->cli, r->raw);
+	}
+	sess_count_reply(s, r->code);
+}
+
+static void bad_reply(struct session *s)
+{
+	STAT_INC(s->core->stats, upstream_bad_replies);
+	STAT_INC(s->core->stats, links_dropped);
+	sess_drop_link(s);
+}
+
+/* ---- one per kind of slot; false: this reply cannot be ---- */
+
+static bool final_code(const struct smtp_reply *r)
+{
+	return r->code >= 400 || r->code / 100 == 2;
+}
+
+static bool answer_command(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	if (!final_code(r))
+		return false;
+	forward(s, r);
+	return true;
+}
+
+static void drop_built(struct session *s, const char *reason)
+{
+	struct txn *t = s->txn;
+
+	if (!t)
+		return;
+	if (t->code == 0)
+		txn_end(t, "aborted", t->stage, reason);
+	s->txn = NULL;
+	txn_unref(t);
+}
+
+static void show_extensions(struct session *s, const struct smtp_reply *r)
+{
+	struct ehlo_policy pol = s->lis->ehlo;
+	size_t n;
+
+	pol.trusted = s->trusted;
+	n = smtp_ehlo_write(r, &s->caps, &pol, s->core->scratch, SCRATCH_BYTES);
+	ASSERT(n > 0);
+	if (!s->client_gone)
+		stream_put(&s->cli, span_of(s->core->scratch, n));
+	sess_count_reply(s, r->code);
+}
+
+static bool answer_hello(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	if (!final_code(r))
+		return false;
+	if (r->code != 250) {
+		/* Which hello holds now is the server's secret. */
+		s->bound |= s->hello_ok;
+		forward(s, r);
+		return true;
+	}
+	s->hello_ok = true;
+	memset(&s->caps, 0, sizeof(s->caps));
+	drop_built(s, "hello");
+	if (!s->said_ehlo) {
+		forward(s, r);
+		return true;
+	}
+	smtp_ehlo_read(r, &s->caps);
+	show_extensions(s, r);
+	return true;
+}
+
+static bool answer_mail(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	struct txn *t = slot->txn;
+
+	if (!final_code(r))
+		return false;
+	if (r->code < 400) {
+		t->mail_ok = true;
+		t->stage = "rcpt";
+		if (s->txn != t) {
+			/* A second MAIL that the server took: the first is over for it. */
+			drop_built(s, "superseded");
+			s->txn = txn_ref(t);
+		}
+	} else {
+		txn_decide(t, "rejected", "mail", r, NULL);
+		if (s->txn == t)
+			drop_built(s, NULL);
+	}
+	forward(s, r);
+	return true;
+}
+
+static bool answer_rcpt(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	struct txn *t = slot->txn;
+
+	if (!final_code(r))
+		return false;
+	t->rcpt_pending--;
+	if (r->code < 400) {
+		t->rcpt_ok++;
+	} else {
+		t->rcpt_failed++;
+		if (t->rcpt_ok == 0)
+			txn_decide(t, "rejected", "rcpt", r, NULL);
+	}
+	forward(s, r);
+	return true;
+}
+
+static bool answer_data(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	if (r->code < 400 && r->code != 354)
+		return false;
+	forward(s, r);
+	if (r->code == 354)
+		body_begin(s);
+	else
+		txn_decide(slot->txn, "rejected", "data", r, NULL);
+	return true;
+}
+
+static bool answer_chunk(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	if (!final_code(r) || (r->code < 400 && !txn_committed(s, slot)))
+		return false;
+	if (r->code >= 400)
+		txn_decide(slot->txn, "rejected", "body", r, NULL);
+	forward(s, r);
+	return true;
+}
+
+static bool answer_final(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	bool taken = r->code / 100 == 2;
+
+	/* "The only 2xx to the final dot is the upstream's own": and only to a dot it was given. */
+	if (!final_code(r) || (taken && !txn_committed(s, slot)))
+		return false;
+	txn_decide(slot->txn, taken ? s->client_gone ? "client-gone" : "accepted" : "rejected", "final", r, NULL);
+	if (taken) {
+		STAT_INC(s->core->stats, messages_accepted);
+		if (s->client_gone)
+			STAT_INC(s->core->stats, messages_client_gone);
+		s->messages++;
+		s->errors = s->junk = 0;
+	}
+	forward(s, r);
+	if (s->txn == slot->txn)
+		drop_built(s, NULL);
+	return true;
+}
+
+static bool answer_auth(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	if (r->code == 334) {
+		forward(s, r);
+		s->phase = PHASE_AUTH;
+		return true;
+	}
+	if (!final_code(r))
+		return false;
+	s->auth_code = r->code;
+	s->bound |= r->code < 400;
+	forward(s, r);
+	return true;
+}
+
+static bool answer_starttls(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	if (!final_code(r))
+		return false;
+	if (r->code != 220) {
+		forward(s, r);
+		return true;
+	}
+	/* Plain octets on either side of the switch would be read as if TLS had carried them (RFC 3207 6,
+	 * CVE-2011-0411 and its mirror image on the reply side). */
+	if (link_go_opaque(s->link) || s->inq.bytes || s->line.len) {
+		STAT_INC(s->core->stats, starttls_injection);
+		sess_say(s, &sess_replies[REPLY_BEHIND_STARTTLS], NULL);
+		sess_end(s, END_INJECTION);
+		return true;
+	}
+	s->bound = true;
+	drop_built(s, "starttls");
+	forward(s, r);
+	opaque_begin(s);
+	return true;
+}
+
+static bool answer_xclient(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	if (!final_code(r))
+		return false;
+	if (r->code == 220) {
+		s->bound = true;
+		s->hello_ok = false;
+		drop_built(s, "xclient");
+	}
+	forward(s, r);
+	return true;
+}
+
+static bool answer_quit(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	if (!final_code(r))
+		return false;
+	forward(s, r);
+	sess_end(s, END_QUIT);
+	return true;
+}
+
+static bool answer_discard(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	return final_code(r);
+}
+
+typedef bool answer_fn(struct session *s, struct slot *slot, const struct smtp_reply *r);
+
+static answer_fn *const answers[SLOT_KIND_COUNT] = {
+	[SLOT_COMMAND] = answer_command,
+	[SLOT_HELLO] = answer_hello,
+	[SLOT_MAIL] = answer_mail,
+	[SLOT_RCPT] = answer_rcpt,
+	[SLOT_DATA] = answer_data,
+	[SLOT_CHUNK] = answer_chunk,
+	[SLOT_FINAL] = answer_final,
+	[SLOT_AUTH] = answer_auth,
+	[SLOT_STARTTLS] = answer_starttls,
+	[SLOT_XCLIENT] = answer_xclient,
+	[SLOT_QUIT] = answer_quit,
+	[SLOT_DISCARD] = answer_discard,
+};
+
+/* ---- replies that meet no command, or end everything ---- */
+
+static void greeting(struct session *s, const struct smtp_reply *r)
+{
+	if (r->code != 220 && r->code < 400) {
+		bad_reply(s);
+		return;
+	}
+	s->phase = PHASE_COMMAND;
+	forward(s, r);
+	sess_client_turn(s);
+	if (r->code == 421 || r->code == 521)
+		sess_end(s, END_UPSTREAM_SAID);
+}
+
+/* The server is leaving; the oldest command gets its words, the session ends. */
+static void leaving(struct session *s, const struct smtp_reply *r)
+{
+	struct slot *slot = queue_head(s);
+
+	if (slot && slot->kind == SLOT_FINAL)
+		txn_decide(slot->txn, "rejected", "final", r, NULL);
+	forward(s, r);
+	if (slot) {
+		ASSERT(!slot->local);
+		queue_pop(s);
+	}
+	sess_end(s, END_UPSTREAM_SAID);
+}
+
+static void answer_slot(struct session *s, const struct smtp_reply *r)
+{
+	struct slot *slot = queue_head(s);
+
+	/* Local replies at the head were emitted before: this one is the upstream's. */
+	ASSERT(slot && !slot->local);
+	if (!answers[slot->kind](s, slot, r)) {
+		bad_reply(s);
+		return;
+	}
+	/* Ending the session empties the queue. */
+	if (s->end == END_NONE || s->q_count)
+		queue_pop(s);
+}
+
+void sess_on_reply(void *who, const struct smtp_reply *r)
+{
+	struct session *s = who;
+
+	if (s->phase == PHASE_GREETING)
+		greeting(s, r);
+	else if (r->code == 421 && s->phase == PHASE_BODY && s->q_upstream == 0)
+		body_early_reply(s, r);
+	else if (r->code == 421 && !(s->q_count && queue_head(s)->kind == SLOT_DISCARD))
+		leaving(s, r);
+	else if (s->q_upstream > 0)
+		answer_slot(s, r);
+	else if (s->phase == PHASE_BODY)
+		body_early_reply(s, r);
+	else
+		bad_reply(s);
+	sess_step(s);
+}

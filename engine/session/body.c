@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Message octets. DATA: every octet passes the scanner; what may leave is sent from the buffer it
+ * arrived in. BDAT and what follows STARTTLS: counted or opaque, so a mover carries it.
+ *
+ * A DATA body cannot be taken back once it has begun: to refuse it, the link is dropped without
+ * the dot (a server discards an unfinished message, RFC 5321 4.1.1.4), the rest is swallowed up to the
+ * true end, and only then the client hears why. A BDAT body is framed: RSET takes it back and the link stays.
+ */
+#include "engine/session/session_int.h"
+
+/* ---- DATA ---- */
+
+void body_begin(struct session *s)
+{
+	scan_init(&s->txn->scan, s->lis->bare_newlines);
+	s->txn->body_begun = true;
+	s->txn->body_us = ring_now_us(s->core->ring);
+	s->phase = PHASE_BODY;
+	s->fate = BODY_PASS;
+	s->body_reply = NULL;
+	sess_client_turn(s);
+}
+
+/* The dot has been staged: the reply it is due goes into the queue with the transaction. */
+static void finish_passed(struct session *s)
+{
+	struct txn *t = s->txn;
+
+	t->dot_us = ring_now_us(s->core->ring);
+	queue_upstream(s, SLOT_FINAL, false, t);
+	s->txn = NULL;
+	s->phase = PHASE_COMMAND;
+	txn_unref(t);
+}
+
+static void finish_swallowed(struct session *s)
+{
+	struct txn *t = s->txn;
+
+	s->phase = PHASE_COMMAND;
+	s->txn = NULL;
+	sess_client_turn(s);
+	/* DATA is waited for, so nothing stands before this reply. */
+	ASSERT(s->q_count == 0);
+	if (t->early.len > 0) {
+		if (!s->client_gone)
+			stream_put(&s->cli, stash_span(&t->early));
+		sess_count_reply(s, t->code);
+		if (t->code == 421)
+			sess_end(s, END_UPSTREAM_SAID);
+	} else {
+		queue_local(s, s->body_reply);
+	}
+	txn_unref(t);
+}
+
+static size_t swallow(struct session *s, struct span in)
+{
+	bool done = false;
+	size_t used = scan_swallow(&s->txn->scan, in, &done);
+
+	s->txn->bytes += used;
+	if (done)
+		finish_swallowed(s);
+	return used;
+}
+
+static void start_swallowing(struct session *s, const struct local_reply *r)
+{
+	s->fate = BODY_SWALLOW;
+	s->body_reply = r;
+}
+
+void body_refuse(struct session *s, const struct local_reply *r)
+{
+	txn_decide(s->txn, "rejected", "body", NULL, r);
+	start_swallowing(s, r);
+	STAT_INC(s->core->stats, links_dropped);
+	sess_drop_link(s);
+}
+
+void body_link_lost(struct session *s)
+{
+	const struct local_reply *lost = &sess_replies[REPLY_LOST];
+
+	if (s->phase == PHASE_BODY && s->fate == BODY_PASS) {
+		txn_decide(s->txn, "aborted", "body", NULL, lost);
+		start_swallowing(s, lost);
+	} else if (s->phase == PHASE_CHUNK && s->fate == BODY_PASS) {
+		s->fate = BODY_SWALLOW;
+		s->chunk_left = s->up.left;
+		if (move_running(&s->up))
+			move_stop(&s->up);
+	}
+}
+
+void body_early_reply(struct session *s, const struct smtp_reply *r)
+{
+	STAT_INC(s->core->stats, early_replies);
+	/* A server that takes a message it has not seen the end of, or asks for another, is not to be believed. */
+	if (r->code < 400 || !stash_add(&s->txn->early, &s->core->stashes, r->raw)) {
+		STAT_INC(s->core->stats, upstream_bad_replies);
+		body_refuse(s, &sess_replies[REPLY_LOST]);
+		return;
+	}
+	txn_decide(s->txn, "rejected", "body", r, NULL);
+	start_swallowing(s, NULL);
+	STAT_INC(s->core->stats, links_dropped);
+	sess_drop_link(s);
+}
+
+/* What forbids the piece about to leave; NULL when nothing does. */
+static const struct local_reply *objection(struct session *s, const struct scan_step *step)
+{
+	uint64_t max = s->lis->limits.message;
+
+	if (step->end == SCAN_STOPPED) {
+		STAT_INC(s->core->stats, smuggling_refused);
+		return &sess_replies[REPLY_LOOKALIKE];
+	}
+	if (max && s->txn->bytes > max) {
+		STAT_INC(s->core->stats, size_refused);
+		return &sess_replies[REPLY_TOO_BIG];
+	}
+	if (step->end == SCAN_DONE) {
+		struct hook_event ev = {
+			.point = HOOK_END_OF_DATA, .client = &s->client, .helo = sess_helo(s)};
+		return hook_ask(s->lis, &ev);
+	}
+	return NULL;
+}
+
+static void pass(struct session *s, const struct scan_step *step, int32_t buf)
+{
+	struct stream *to = &s->link->st;
+
+	if (step->lead_cr)
+		stream_put(to, SPAN_LIT("\r"));
+	if (step->pass.n)
+		stream_pass(to, step->pass, buf);
+	if (step->tail.n)
+		stream_put(to, step->tail);
+	/* A server that stops reading has the send timeout; no reply is due that would bring another. */
+	if (!stream_flushed(to) && s->link->deadline_ms == 0)
+		link_await(s->link, s->lis->upstream->timeouts.send);
+}
+
+size_t body_take(struct session *s, struct span in, int32_t buf)
+{
+	size_t at = 0;
+
+	while (s->phase == PHASE_BODY && at < in.n) {
+		struct scan_step step;
+		const struct local_reply *no;
+
+		if (s->fate == BODY_SWALLOW) {
+			at += swallow(s, span_drop(in, at));
+			continue;
+		}
+		scan_feed(&s->txn->scan, span_drop(in, at), &step);
+		at += step.used;
+		s->txn->bytes += step.used;
+		no = objection(s, &step);
+		if (no) {
+			body_refuse(s, no);
+			if (step.end == SCAN_DONE)
+				finish_swallowed(s);
+			continue;
+		}
+		pass(s, &step, buf);
+		if (step.end == SCAN_DONE)
+			finish_passed(s);
+	}
+	sess_client_turn(s);
+	return at;
+}
+
+/* ---- BDAT ---- */
+
+static void mark_chunk(struct session *s)
+{
+	struct slot *slot = queue_tail(s);
+
+	/* Its reply may have come already (a refusal in mid-chunk); then there is nothing to mark. */
+	if (s->link && slot && !slot->local && slot->out_mark == UINT64_MAX)
+		slot->out_mark = link_out_mark(s->link);
+	if (s->chunk_last && s->txn) {
+		struct txn *t = s->txn;
+
+		t->dot_us = ring_now_us(s->core->ring);
+		s->txn = NULL;
+		txn_unref(t);
+	}
+}
+
+static void chunk_done(struct session *s)
+{
+	s->phase = PHASE_COMMAND;
+	sess_client_turn(s);
+	if (s->fate == BODY_PASS)
+		mark_chunk(s);
+}
+
+void chunk_begin(struct session *s, uint64_t n, enum body_fate fate)
+{
+	s->phase = PHASE_CHUNK;
+	s->fate = (uint8_t)fate;
+	s->chunk_left = n;
+	if (n == 0)
+		chunk_done(s);
+	else if (fate == BODY_PASS)
+		move_start(&s->up, &body_move_events, s->lis->upstream->mover, &s->cli, &s->link->st, n);
+	sess_client_turn(s);
+}
+
+static size_t swallow_chunk(struct session *s, struct span in)
+{
+	size_t n = MIN_OF(in.n, s->chunk_left);
+
+	/* A mover that is being stopped still reads the socket: what comes after it is counted then. */
+	if (move_running(&s->up))
+		return 0;
+	s->chunk_left -= n;
+	if (s->chunk_left == 0)
+		chunk_done(s);
+	return n;
+}
+
+size_t chunk_take(struct session *s, struct span in, int32_t buf)
+{
+	if (s->fate == BODY_SWALLOW)
+		return swallow_chunk(s, in);
+	size_t n = move_bytes(&s->up, in, buf);
+
+	if (s->txn)
+		s->txn->bytes += n;
+	sess_client_turn(s);
+	if (!move_running(&s->up))
+		chunk_done(s);
+	return n;
+}
+
+/* ---- movers ---- */
+
+static struct session *move_session(struct move *m, bool *is_up)
+{
+	/* Both moves are embedded; `from` tells which one it is. */
+	struct session *s = CONTAINER_OF(m, struct session, up);
+
+	*is_up = m->from == &s->cli;
+	return *is_up ? s : CONTAINER_OF(m, struct session, down);
+}
+
+static void moved(struct move *m, uint64_t n)
+{
+	bool is_up;
+	struct session *s = move_session(m, &is_up);
+
+	if (s->phase == PHASE_CHUNK && s->txn)
+		s->txn->bytes += n;
+	sess_client_turn(s);
+}
+
+static void opaque_over(struct session *s, bool is_up)
+{
+	if (is_up)
+		s->up_ended = true;
+	else
+		s->down_ended = true;
+}
+
+static void move_over(struct move *m, enum ring_res why, bool at_to)
+{
+	bool is_up;
+	struct session *s = move_session(m, &is_up);
+
+	if (s->phase == PHASE_OPAQUE) {
+		opaque_over(s, is_up);
+	} else if (s->phase == PHASE_CHUNK && s->fate == BODY_SWALLOW) {
+		s->chunk_left = m->left;
+		if (s->chunk_left == 0)
+			chunk_done(s);
+	} else if (s->phase == PHASE_CHUNK && why == RING_OK) {
+		chunk_done(s);
+	} else if (s->phase == PHASE_CHUNK && at_to) {
+		sess_drop_link(s);
+		s->chunk_left = m->left;
+	} else if (s->phase == PHASE_CHUNK) {
+		sess_client_gone(s, why == RING_EOF ? END_CLIENT_EOF : END_CLIENT_RESET);
+	}
+	sess_step(s);
+}
+
+const struct move_events body_move_events = {.on_progress = moved, .on_end = move_over};
+
+/* ---- behind STARTTLS ---- */
+
+void opaque_begin(struct session *s)
+{
+	enum mover way = s->lis->upstream->mover;
+
+	s->phase = PHASE_OPAQUE;
+	STAT_INC(s->core->stats, starttls_passed);
+	move_start(&s->up, &body_move_events, way, &s->cli, &s->link->st, MOVE_OPAQUE);
+	move_start(&s->down, &body_move_events, way, &s->link->st, &s->cli, MOVE_OPAQUE);
+	sess_client_turn(s);
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Commands in flight, paired with their replies, in order (RFC 2920 3.2: replies in the order of the
+ * commands). Happy path: push at the tail when a command goes up or is refused here, pop at the head when
+ * its reply arrives; local replies leave when they reach the head. The slots are leased from the core
+ * while there are any: an idle session holds none.
+ */
+#include "engine/session/session_int.h"
+
+static struct slot *slot_at(const struct session *s, unsigned i)
+{
+	return &s->queue[(uint8_t)(s->q_head + i)];
+}
+
+struct slot *queue_head(const struct session *s)
+{
+	return s->q_count ? slot_at(s, 0) : NULL;
+}
+
+struct slot *queue_tail(const struct session *s)
+{
+	return s->q_count ? slot_at(s, s->q_count - 1u) : NULL;
+}
+
+bool queue_full(const struct session *s)
+{
+	return s->q_count >= s->lis->limits.pipeline;
+}
+
+bool queue_sync(const struct session *s)
+{
+	/* Input stops behind a command that must be waited for, so it can only be the last. */
+	const struct slot *tail = queue_tail(s);
+
+	return tail && tail->sync;
+}
+
+/* How long the upstream may take for the oldest thing it owes (RFC 5321 4.5.3.2). */
+static uint32_t patience_ms(const struct session *s, const struct slot *slot)
+{
+	const struct conf_upstream_timeouts *t = &s->lis->upstream->timeouts;
+
+	switch (slot->kind) {
+	case SLOT_FINAL:
+		return t->final_reply;
+	case SLOT_DATA:
+		return t->data_init;
+	default:
+		return t->reply;
+	}
+}
+
+static void await_oldest(struct session *s)
+{
+	if (!s->link)
+		return;
+	for (unsigned i = 0; i < s->q_count; i++)
+		if (!slot_at(s, i)->local) {
+			link_await(s->link, patience_ms(s, slot_at(s, i)));
+			return;
+		}
+	link_await(s->link, 0);
+}
+
+static struct slot *push(struct session *s, enum slot_kind kind, struct txn *t)
+{
+	if (!s->queue) {
+		/* One per session is there by construction: the slab is as large as that of the sessions. */
+		s->queue = slab_get(&s->core->queues);
+		ASSERT(s->queue);
+		s->q_head = 0;
+	}
+	ASSERT(s->q_count < QUEUE_SLOTS);
+	struct slot *slot = slot_at(s, s->q_count++);
+
+	*slot = (struct slot){.kind = (uint8_t)kind, .txn = t ? txn_ref(t) : NULL};
+	return slot;
+}
+
+void queue_upstream(struct session *s, enum slot_kind kind, bool sync, struct txn *t)
+{
+	struct slot *slot = push(s, kind, t);
+
+	ASSERT(s->link);
+	slot->sync = sync;
+	slot->out_mark = link_out_mark(s->link);
+	if (s->q_upstream++ == 0)
+		await_oldest(s);
+}
+
+void queue_local(struct session *s, const struct local_reply *r)
+{
+	push(s, SLOT_COMMAND, NULL)->local = r;
+	STAT_INC(s->core->stats, commands_local);
+}
+
+void queue_pop(struct session *s)
+{
+	struct slot *slot = queue_head(s);
+	struct txn *t = slot->txn;
+	bool upstream = !slot->local;
+
+	s->q_head++;
+	if (--s->q_count == 0) {
+		slab_put(&s->core->queues, s->queue);
+		s->queue = NULL;
+		sess_client_turn(s);
+	}
+	if (upstream) {
+		s->q_upstream--;
+		await_oldest(s);
+	}
+	if (t)
+		txn_unref(t);
+}
+
+void queue_emit_local(struct session *s)
+{
+	struct slot *slot;
+
+	while ((slot = queue_head(s)) && slot->local) {
+		const struct local_reply *r = slot->local;
+		bool silent = slot->kind == SLOT_DISCARD, bye = slot->kind == SLOT_QUIT;
+
+		queue_pop(s);
+		if (silent)
+			continue;
+		sess_say(s, r, NULL);
+		sess_count_reply(s, r->code);
+		if (bye)
+			sess_end(s, END_QUIT);
+	}
+}
+
+static const struct local_reply *fail_final(struct session *s, struct slot *slot)
+{
+	if (!txn_committed(s, slot)) {
+		txn_end(slot->txn, "aborted", "body", "upstream-lost");
+		return &sess_replies[REPLY_LOST];
+	}
+	STAT_INC(s->core->stats, messages_in_doubt);
+	txn_end(slot->txn, "in-doubt", "final", "upstream-lost");
+	return &sess_replies[REPLY_IN_DOUBT];
+}
+
+static const struct local_reply *fail_slot(struct session *s, struct slot *slot)
+{
+	switch (slot->kind) {
+	case SLOT_FINAL:
+		return fail_final(s, slot);
+	case SLOT_QUIT:
+		return &sess_replies[REPLY_BYE];
+	default:
+		if (slot->txn)
+			txn_end(slot->txn, "aborted", "command", "upstream-lost");
+		return &sess_replies[REPLY_LOST];
+	}
+}
+
+void queue_fail(struct session *s)
+{
+	for (unsigned i = 0; i < s->q_count; i++) {
+		struct slot *slot = slot_at(s, i);
+
+		if (slot->local)
+			continue;
+		slot->local = fail_slot(s, slot);
+		slot->sync = false;
+		s->q_upstream--;
+	}
+}
+
+void queue_clear(struct session *s)
+{
+	while (s->q_count)
+		queue_pop(s);
+}

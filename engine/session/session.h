@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * One client connection and the upstream link it borrows: what core/ needs of it. The rest is in
+ * session_int.h. Thread: the core that accepted it, for its whole life.
+ */
+#ifndef SESSION_SESSION_H
+#define SESSION_SESSION_H
+
+#include "engine/upstream/link.h"
+#include "ring/inq.h"
+
+/* Asked once per connection; a process-wide table behind it (core/clients.h). */
+struct sess_admission {
+	/* RING_OK-like verdicts: 0 admitted, else which limit. The pair of release() is due when admitted. */
+	int (*admit)(void *arg, const struct conf_listener *lis, const struct ring_addr *client, uint64_t now_ms);
+	void (*release)(void *arg, const struct ring_addr *client);
+	void *arg;
+};
+enum { ADMIT_OK, ADMIT_PER_CLIENT, ADMIT_FULL };
+
+/* What all sessions of one core share. Owned by core/worker. */
+struct sess_core {
+	struct ring *ring;
+	struct streams streams;
+	struct timers timers;
+	struct stash_pools stashes;
+	struct upstreams upstreams;
+	struct slab sessions, txns, queues;
+	struct list all; /* of struct session */
+	struct stat_table *stats;
+	struct log_buf *log;
+	struct sess_admission admission;
+	uint64_t next_id;
+	bool draining;
+	bool pressure; /* shortened limits */
+	uint8_t *scratch; /* SCRATCH_BYTES, for rewriting one reply at a time; owns */
+};
+
+struct sess_core_conf {
+	uint32_t sessions_max;	 /* of this core */
+	uint64_t memory_bytes;	 /* staging and waiting octets of this core */
+};
+
+bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct sess_core_conf *cc, struct ring *r,
+	struct stat_table *stats, struct log_buf *log, const struct sess_admission *adm) MUST_USE;
+void sess_core_fini(struct sess_core *c); /* no session may be left */
+
+/* Takes over an accepted socket. Full pools are answered and counted here. */
+void sess_accept(struct sess_core *c, const struct conf_listener *lis, struct ring_fd fd);
+/* Ends what is idle, marks the rest: no transaction is cut. */
+void sess_drain_all(struct sess_core *c);
+void sess_kill_all(struct sess_core *c);
+static inline bool sess_none_left(const struct sess_core *c)
+{
+	return list_empty(&c->all) && list_empty(&c->upstreams.all);
+}
+
+#endif
