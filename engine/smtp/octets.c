@@ -21,7 +21,7 @@ const uint8_t octet_bits[256] = {
 	['*'] = ATOM, ['/'] = ATOM, ['?'] = ATOM, ['^'] = ATOM, ['_'] = ATOM, ['`'] = ATOM,
 	['{'] = ATOM, ['|'] = ATOM, ['}'] = ATOM, ['~'] = ATOM,
 	['+'] = OCTET_ATEXT | OCTET_VALUE,   /* xtext's escape */
-	['='] = OCTET_ATEXT,                 /* neither in a value nor in xtext */
+	['='] = ATOM, /* RFC 5321 and 3461 leave it out of values; real senders (SRS in ORCPT) do not, and servers take it */
 	['"'] = SPECIAL, ['('] = SPECIAL, [')'] = SPECIAL, [','] = SPECIAL, ['.'] = SPECIAL,
 	[':'] = SPECIAL, [';'] = SPECIAL, ['<'] = SPECIAL, ['>'] = SPECIAL, ['@'] = SPECIAL,
 	['['] = SPECIAL, ['\\'] = SPECIAL, [']'] = SPECIAL,

@@ -106,7 +106,7 @@ static const struct row mail_rows[] = {
 	{"FROM:<a@b>   A   B ", PATH_OK, "a", "b", "A   B"},
 	{"FROM:<a@b> =x", PATH_BAD_PARAM, "a", "b", "=x"},
 	{"FROM:<a@b> SIZE=", PATH_BAD_PARAM, "a", "b", "SIZE="},
-	{"FROM:<a@b> A=b=c", PATH_BAD_PARAM, "a", "b", "A=b=c"},
+	{"FROM:<a@b> A=b=c", PATH_OK, "a", "b", "A=b=c"},
 	{"FROM:<a@b> -A=b", PATH_BAD_PARAM, "a", "b", "-A=b"},
 	{"FROM:<a@b> A_B=c", PATH_BAD_PARAM, "a", "b", "A_B=c"},
 	{"FROM:<a@b> A:b", PATH_BAD_PARAM, "a", "b", "A:b"},
@@ -383,7 +383,7 @@ static const struct value_row rcpt_values[] = {
 	{"NOTIFY", "NOTIFY"},
 	{"ORCPT=rfc822;a@b", NULL},
 	{"ORCPT=RFC822;a+2Bb@c", NULL},
-	{"ORCPT=x400;/c=us/", "ORCPT=x400;/c=us/"},
+	{"ORCPT=x400;/c=us/", NULL},
 	{"ORCPT=utf-8;\xc3\xa9@b", NULL},
 	{"ORCPT=utf-8;\\x{E9}@b", NULL},
 	{"ORCPT=rfc822;\xc3\xa9@b", "ORCPT=rfc822;\xc3\xa9@b"},
@@ -471,7 +471,7 @@ Test(path, xtext)
 {
 	for (unsigned c = 0; c < 256; c++) {
 		uint8_t octet = (uint8_t)c;
-		bool want = c > 32 && c < 127 && c != '+' && c != '=';
+		bool want = c > 32 && c < 127 && c != '+';
 
 		cr_expect(smtp_xtext_valid(span_of(&octet, 1)) == want, "%u", c);
 	}
