@@ -88,8 +88,13 @@ $(B)/ringpost-sink: $(B)/bench/sink.o $(BENCH_LIB) $(B)/libringpost.a
 $(B)/ringpost-blast: $(B)/bench/blast.o $(BENCH_LIB) $(B)/libringpost.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-$(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/libringpost.a
-	$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/libringpost.a -lcriterion $(LIBS)
+# An archive, so that a unit test takes in only the parts of the bench it names.
+$(B)/libbench.a: $(BENCH_LIB)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/libbench.a $(B)/libringpost.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/libbench.a $(B)/libringpost.a -lcriterion $(LIBS)
 
 -include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(B)/engine/main.o $(B)/bench/sink.o $(B)/bench/blast.o) $(UNIT_BIN:%=%.d)
 .PRECIOUS: $(B)/%.o

@@ -67,21 +67,98 @@ static void defer(struct move *m)
 	streams_defer(m->from->core, &m->later);
 }
 
-/* Gives back what RUN needed. Octets still in there were taken from the source and will never reach
- * the target: it has a hole, so it never sends again (U9). */
+/* ---- registered buffers ---- */
+
+/* A registered buffer and the send that reads it. Owned by the core, not by the move: the kernel
+ * may need it for as long as the peer does not read (U7), and nobody should have to wait for that.
+ * The target is pinned meanwhile. */
+struct zc_hold {
+	struct ring_op op;
+	struct ring_zcbuf buf;
+	struct move *m;	   /* NULL: given up by its move */
+	struct stream *to; /* pinned */
+	struct list node;  /* in m->zc_gone */
+	uint32_t at, len;  /* octets sent, octets received into it */
+	bool counted;	   /* the send's count was seen */
+	uint8_t res;	   /* and its result */
+};
+
+_Static_assert(sizeof(struct zc_hold) <= STREAMS_ZC_HOLD_BYTES, "sized in stream.h");
+
+static void zc_sent(struct ring_op *op, const struct ring_done *d);
+
+static struct zc_hold *hold_new(struct move *m)
+{
+	struct streams *ss = m->to->core;
+	struct zc_hold *h;
+
+	if (m->zc_out == MOVE_ZC_BUFFERS_MAX)
+		return NULL;
+	h = slab_get(&ss->zc_holds);
+	if (h == NULL)
+		return NULL;
+	memset(h, 0, sizeof(*h));
+	if (!ring_zc_get(ss->ring, &h->buf)) {
+		slab_put(&ss->zc_holds, h);
+		return NULL;
+	}
+	h->op.done = zc_sent;
+	h->m = m;
+	h->to = m->to;
+	list_init(&h->node);
+	stream_pin(h->to);
+	m->zc_out++;
+	return h;
+}
+
+static void hold_free(struct zc_hold *h)
+{
+	struct stream *to = h->to;
+	struct streams *ss = to->core;
+
+	ASSERT(!ring_op_armed(&h->op));
+	list_remove(&h->node);
+	if (h->m != NULL)
+		h->m->zc_out--;
+	ring_zc_put(ss->ring, &h->buf);
+	slab_put(&ss->zc_holds, h);
+	stream_unpin(to);
+}
+
+/* The move goes; what the kernel still reads comes back by itself. */
+static void holds_give_up(struct move *m)
+{
+	struct list *n;
+
+	if (m->zc != NULL && ring_op_armed(&m->zc->op))
+		list_push_back(&m->zc_gone, &m->zc->node);
+	else if (m->zc != NULL)
+		hold_free(m->zc);
+	m->zc = NULL;
+	while ((n = list_pop_front(&m->zc_gone)) != NULL) {
+		CONTAINER_OF(n, struct zc_hold, node)->m = NULL;
+		/* A target that was given up must not keep the buffer for its peer's sake. */
+		if (m->why != RING_OK)
+			ring_linger_reset(ring_of(m), m->to->fd);
+	}
+}
+
+/* Octets taken from the source that will never reach the target. */
+static bool has_hole(const struct move *m)
+{
+	return (m->pipe != NULL && ring_pipe_bytes(m->pipe) > 0) ||
+	       (m->zc != NULL && m->zc->at < m->zc->len);
+}
+
+/* Gives back what RUN needed. A target with a hole never sends again (U9). */
 static void release(struct move *m)
 {
-	struct ring *r = ring_of(m);
-
-	if ((m->pipe != NULL && ring_pipe_bytes(m->pipe) > 0) || m->zc_at < m->zc_len)
+	if (has_hole(m))
 		stream_mark_broken(m->to);
-	m->zc_at = m->zc_len = 0;
+	holds_give_up(m);
 	if (m->pipe != NULL)
-		ring_pipe_put(r, m->pipe);
-	if (m->zc.p != NULL)
-		ring_zc_put(r, &m->zc);
+		ring_pipe_put(ring_of(m), m->pipe);
 	m->pipe = NULL;
-	m->zc = (struct ring_zcbuf){0};
 	if (m->took) {
 		m->took = false;
 		stream_give_back(m->from);
@@ -98,12 +175,19 @@ static void resume_reading(struct move *m)
 
 /* ---- ending ---- */
 
+/* Operations that touch a descriptor; a buffer whose send was counted is none. */
+static bool in_kernel(const struct move *m)
+{
+	return ring_op_armed(&m->in_op) || ring_op_armed(&m->out_op) ||
+	       (m->zc != NULL && ring_op_armed(&m->zc->op) && !m->zc->counted);
+}
+
 /* Every completion asks this first: true = the move is ending and the caller has nothing to do. */
 static bool ending(struct move *m)
 {
 	if (!m->stopping)
 		return false;
-	if (m->phase != PH_ENDING && !ring_op_armed(&m->in_op) && !ring_op_armed(&m->out_op)) {
+	if (m->phase != PH_ENDING && !in_kernel(m)) {
 		m->phase = PH_ENDING;
 		defer(m);
 	}
@@ -126,6 +210,8 @@ static void conclude(struct move *m, enum ring_res why, bool at_to)
 		ring_cancel(r, &m->in_op);
 	if (ring_op_armed(&m->out_op))
 		ring_cancel(r, &m->out_op);
+	if (m->zc != NULL && ring_op_armed(&m->zc->op) && !m->zc->counted)
+		ring_cancel(r, &m->zc->op);
 	ending(m);
 }
 
@@ -334,26 +420,25 @@ static void ring_splice_ready(struct move *m)
 	ring_splice_in_op(ring_of(m), &m->in_op, m->from->fd, m->pipe, n);
 }
 
-/* ---- registered buffer: receive, SEND_ZC ---- */
+/* ---- registered buffers: receive, SEND_ZC ---- */
 
 static void copy_again(struct move *m);
 static void zc_go(struct move *m);
 
 static bool zc_get(struct move *m)
 {
-	m->zc_at = m->zc_len = 0;
 	if ((ring_features(ring_of(m)) & RING_FEAT_SEND_ZC) == 0)
 		return false;
-	return ring_zc_get(ring_of(m), &m->zc);
+	m->zc = hold_new(m);
+	return m->zc != NULL;
 }
 
-static void zc_recv_done(struct ring_op *op, const struct ring_done *d)
+static void zc_received(struct ring_op *op, const struct ring_done *d)
 {
 	struct move *m = CONTAINER_OF(op, struct move, in_op);
 
 	if (d->n > 0) {
-		m->zc_at = 0;
-		m->zc_len = d->n;
+		m->zc->len = d->n;
 		took_in(m, d->n);
 	}
 	if (ending(m))
@@ -366,11 +451,14 @@ static void zc_recv_done(struct ring_op *op, const struct ring_done *d)
 	zc_go(m);
 }
 
-/* The kernel cannot pin pages (U7, U18) or does not know the operation: copies what it refused. */
+/* The kernel cannot pin pages (U7, U18) or the socket does not know the operation (Unix sockets):
+ * copies what it refused. Should the error be a true one, the stream finds it again. */
 static void zc_refused(struct move *m)
 {
-	stream_put(m->to, span_of(m->zc.p + m->zc_at, m->zc_len - m->zc_at));
-	m->zc_at = m->zc_len;
+	struct zc_hold *h = m->zc;
+
+	stream_put(m->to, span_of(h->buf.p + h->at, h->len - h->at));
+	h->at = h->len;
 	m->gave_up = true;
 	if (m->left == 0)
 		conclude(m, RING_OK, false);
@@ -380,27 +468,18 @@ static void zc_refused(struct move *m)
 
 static bool zc_unavailable(enum ring_res res)
 {
-	return res == RING_NOMEM || res == RING_NOBUFS || res == RING_INVAL || res == RING_NOSYS;
+	return res == RING_NOMEM || res == RING_NOBUFS || res == RING_INVAL || res == RING_NOSYS ||
+	       res == RING_IO;
 }
 
-static void zc_send_done(struct ring_op *op, const struct ring_done *d)
+/* The current send is over and its buffer back: the next step for what it said. */
+static void zc_back(struct move *m)
 {
-	struct move *m = CONTAINER_OF(op, struct move, out_op);
-	enum ring_res res;
+	enum ring_res res = m->zc->res;
 
-	if (!m->zc_counted) {
-		ASSERT(d->n <= m->zc_len - m->zc_at);
-		m->zc_counted = true;
-		m->zc_res = d->res == RING_OK && d->n == 0 ? RING_IO : d->res;
-		m->zc_at += d->n;
-		m->to->bytes_out += d->n;
-	}
-	if (d->more)
-		return; /* the buffer is the kernel's until the second completion (U7) */
-	m->zc_counted = false;
+	m->zc->counted = false;
 	if (ending(m))
 		return;
-	res = m->zc_res;
 	if (res == RING_OK)
 		zc_go(m);
 	else if (zc_unavailable(res))
@@ -409,19 +488,71 @@ static void zc_send_done(struct ring_op *op, const struct ring_done *d)
 		moved_nothing(m, res, true);
 }
 
+/* The count of a send; its buffer stays with the kernel if `more`. */
+static void zc_counted(struct zc_hold *h, const struct ring_done *d)
+{
+	struct move *m = h->m;
+
+	ASSERT(d->n <= h->len - h->at);
+	h->counted = true;
+	h->res = d->res == RING_OK && d->n == 0 ? RING_IO : d->res;
+	h->at += d->n;
+	h->to->bytes_out += d->n;
+	if (!d->more || m == NULL || ending(m))
+		return;
+	if (h->res == RING_OK && h->at == h->len) {
+		/* All of it is on its way: go on with another buffer. */
+		list_push_back(&m->zc_gone, &h->node);
+		m->zc = NULL;
+		zc_go(m);
+	}
+}
+
+static void zc_sent(struct ring_op *op, const struct ring_done *d)
+{
+	struct zc_hold *h = CONTAINER_OF(op, struct zc_hold, op);
+	struct move *m = h->m;
+
+	if (!h->counted)
+		zc_counted(h, d);
+	if (d->more)
+		return; /* the buffer is the kernel's until the second completion (U7) */
+	if (m != NULL && m->zc == h) {
+		zc_back(m);
+		return;
+	}
+	hold_free(h);
+	/* It may be the one that the move was waiting for. */
+	if (m != NULL && !m->stopping && m->zc == NULL && m->phase == PH_RUN)
+		zc_go(m);
+}
+
+/* No operation of the move is armed; buffers of earlier sends may be out. */
 static void zc_go(struct move *m)
 {
 	struct ring *r = ring_of(m);
+	struct zc_hold *h = m->zc;
 
-	if (m->zc_at < m->zc_len) {
-		m->out_op.done = zc_send_done;
-		ring_zc_send(r, &m->out_op, m->to->fd, &m->zc, m->zc_at, m->zc_len - m->zc_at);
-	} else if (m->left == 0) {
-		conclude(m, RING_OK, false);
-	} else {
-		m->in_op.done = zc_recv_done;
-		ring_zc_recv(r, &m->in_op, m->from->fd, &m->zc, (uint32_t)at_most(m, m->zc.bytes));
+	if (h != NULL && h->at < h->len) {
+		ring_zc_send(r, &h->op, m->to->fd, &h->buf, h->at, h->len - h->at);
+		return;
 	}
+	if (m->left == 0) {
+		conclude(m, RING_OK, false);
+		return;
+	}
+	if (h == NULL)
+		h = m->zc = hold_new(m);
+	if (h != NULL) {
+		h->at = h->len = 0;
+		m->in_op.done = zc_received;
+		ring_zc_recv(
+			r, &m->in_op, m->from->fd, &h->buf, (uint32_t)at_most(m, h->buf.bytes));
+	} else if (list_empty(&m->zc_gone)) {
+		m->gave_up = true;
+		copy_again(m);
+	}
+	/* else a buffer of our own is out: zc_sent() goes on when it is back. */
 }
 
 /* ---- choosing and switching ---- */
@@ -553,6 +684,7 @@ void move_start(struct move *m, const struct move_events *ev, enum mover way, st
 	m->way = way;
 	m->now = MOVER_COPY;
 	m->left = left;
+	list_init(&m->zc_gone);
 	deferred_init(&m->later, later);
 	/* Not now: the owner offers what it has first, and that may be all. */
 	defer(m);
@@ -606,4 +738,10 @@ void move_stop(struct move *m)
 {
 	if (move_running(m))
 		conclude(m, RING_CANCELED, false);
+}
+
+bool move_holds(const struct move *m)
+{
+	return (m->pipe != NULL && ring_pipe_bytes(m->pipe) > 0) || (m->zc != NULL && m->zc->at < m->zc->len) ||
+	       !list_empty(&m->zc_gone);
 }

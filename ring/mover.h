@@ -23,6 +23,7 @@
 #define MOVE_SPLICE_MIN_BYTES (256u << 10)
 #define MOVE_ASKED_MIN_BYTES (16u << 10) /* a way asked for by name is not worth its switch below this */
 #define MOVE_TURN_BYTES (1u << 20)	 /* at most so much for one completion: others wait too */
+#define MOVE_ZC_BUFFERS_MAX 4 /* registered buffers of one move: a slow peer keeps no more (U7) */
 #define MOVE_OPAQUE UINT64_MAX /* until the source ends */
 
 enum mover {
@@ -45,7 +46,8 @@ struct move_events {
 	 * RING_OK (all moved and handed to `to`; reading of `from` is on again if the mover had turned
 	 * it off), RING_EOF or an error of `from`, RING_PIPE or an error of `to` with `at_to`,
 	 * RING_CANCELED after move_stop(). Where octets were taken and could not be handed on, `to`
-	 * is broken (without on_broken): it never sends again. */
+	 * is broken (without on_broken): it never sends again. on_end() does not wait for zero-copy
+	 * buffers that the kernel still reads, on_closed() of `to` does (U7). */
 	void (*on_end)(struct move *m, enum ring_res why, bool at_to);
 };
 
@@ -57,8 +59,9 @@ struct move {
 	uint64_t left;		/* octets not yet taken from the source; MOVE_OPAQUE = no count */
 	uint64_t moved;
 	struct ring_pipe *pipe;
-	struct ring_zcbuf zc;
-	uint32_t zc_at, zc_len;
+	struct zc_hold *zc;  /* zero-copy: the buffer being filled and sent */
+	struct list zc_gone; /* handed to the kernel whole, not back yet */
+	unsigned zc_out;     /* buffers in use, both kinds */
 	struct ring_op in_op, out_op;
 	struct deferred later; /* first look, and the report of the end */
 	uint8_t phase;
@@ -68,8 +71,6 @@ struct move {
 	bool paused;	  /* reading of `from` was turned off by the mover */
 	bool gave_up;	  /* the way could not be had: copy to the end */
 	bool poll_failed; /* the last poll said error or hang-up */
-	bool zc_counted;  /* the send's count was seen, its buffer is not back */
-	uint8_t zc_res;
 	uint8_t why;
 };
 
@@ -80,6 +81,8 @@ static inline bool move_running(const struct move *m)
 {
 	return m->ev != NULL && !m->ended;
 }
+/* Octets were taken that `to` has not: it is `to` that is waited for. */
+bool move_holds(const struct move *m);
 /* Octets that came through `from`'s on_bytes(): passes on those that belong to the move (at most
  * `left`) and returns their number. When that was the last one the move is over, on_end() is not called. */
 size_t move_bytes(struct move *m, struct span data, int32_t buf);

@@ -107,10 +107,12 @@ void ring_recv(struct ring *r, struct ring_op *op, struct ring_fd fd, uint32_t c
 	s->ioprio = IORING_RECV_MULTISHOT;
 	s->flags = IOSQE_BUFFER_SELECT;
 	s->buf_group = RING_BUF_GROUP;
-	/* The kernel counts whole pieces: it ends the receive with the piece that reaches optlen,
-	 * and sqe->len bounds one piece. Half for each, and the sum cannot pass the cap. */
-	if (cap && (r->features & RING_FEAT_RECV_CAP))
-		URING_SQE_OPTLEN(s) = s->len = cap / 2 + cap % 2;
+	/* The kernel counts whole pieces: it ends the receive with the piece that reaches optlen, and
+	 * sqe->len bounds one piece. */
+	if (cap && (r->features & RING_FEAT_RECV_CAP)) {
+		URING_SQE_OPTLEN(s) = cap;
+		s->len = RING_RECV_PIECE_BYTES;
+	}
 }
 
 void finish_recv(struct ring *r, struct op_slot *s, const struct seen *c, struct ring_done *d)

@@ -127,6 +127,8 @@ uint64_t ring_random(struct ring *r);	     /* seeded once; not for secrets */
 
 /* ---- operations ---- */
 
+#define RING_RECV_PIECE_BYTES (64u << 10)
+
 struct ring_done {
 	enum ring_res res;
 	bool more;     /* the operation stays armed (multishot) */
@@ -166,8 +168,9 @@ enum ring_res ring_socket(struct ring *r, const struct ring_addr *peer, const st
 void ring_connect(
 	struct ring *r, struct ring_op *op, struct ring_fd fd, const struct ring_addr *peer);
 
-/* Multishot receive into the ring's buffers. `cap` octets at most before it ends by itself with
- * more == false (0 = no cap; ignored without RING_FEAT_RECV_CAP). The end of input is RING_EOF.
+/* Multishot receive into the ring's buffers. With a `cap` (0 = none; ignored without RING_FEAT_RECV_CAP) it ends by
+ * itself, with more == false, behind the piece that reaches so many octets; a piece then has at most
+ * RING_RECV_PIECE_BYTES, else as much as a buffer has room. The end of input is RING_EOF.
  * RING_NOBUFS: re-arm only when ring_bufs_free() says so, never at once (U4). */
 void ring_recv(struct ring *r, struct ring_op *op, struct ring_fd fd, uint32_t cap);
 

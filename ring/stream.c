@@ -52,8 +52,12 @@ bool streams_init(struct streams *ss, struct ring *r, uint32_t segs_max, uint32_
 	list_init(&ss->later);
 	if (!slab_init(&ss->segs, "segs", SEG_BYTES, segs_max))
 		return false;
-	if (slab_init(&ss->cells, "cells", CELL_BYTES, cells_max))
+	if (!slab_init(&ss->cells, "cells", CELL_BYTES, cells_max))
+		goto no_cells;
+	if (slab_init(&ss->zc_holds, "zc-holds", STREAMS_ZC_HOLD_BYTES, STREAMS_ZC_HOLDS_MAX))
 		return true;
+	slab_fini(&ss->cells);
+no_cells:
 	slab_fini(&ss->segs);
 	return false;
 }
@@ -64,6 +68,7 @@ void streams_fini(struct streams *ss)
 	ASSERT(list_empty(&ss->ending) && list_empty(&ss->later));
 	slab_fini(&ss->segs);
 	slab_fini(&ss->cells);
+	slab_fini(&ss->zc_holds);
 }
 
 void streams_defer(struct streams *ss, struct deferred *d)

@@ -51,11 +51,15 @@ struct stream_events {
 	void (*on_closed)(struct stream *s);
 };
 
+#define STREAMS_ZC_HOLD_BYTES 128
+#define STREAMS_ZC_HOLDS_MAX 1024
+
 /* What all streams of one core share. */
 struct streams {
 	struct ring *ring;
 	struct slab segs;	/* staged pieces: a lease, or up to a few hundred copied octets */
 	struct slab cells;	/* 4 KiB each, for larger copies */
+	struct slab zc_holds;	/* of movers: registered buffers with what the kernel does to them */
 	struct list parked;	/* receives waiting for a buffer, oldest first (U4) */
 	struct list dirty;	/* have staged octets, to be sent at the end of the turn */
 	struct list ending;	/* have something to report at the end of the turn */
@@ -113,7 +117,7 @@ enum ring_res stream_dial(struct stream *s, struct streams *ss, const struct str
 	const struct ring_addr *peer, const struct ring_addr *src) MUST_USE;
 
 /* Receiving on or off. Off takes effect when on_quiet() comes; on_bytes() may come until then: at
- * most STREAM_RECV_CAP_BYTES where the kernel caps receives, else what is already completed. */
+ * most STREAM_RECV_CAP_BYTES and a piece where the kernel caps receives, else what is already completed. */
 void stream_read(struct stream *s, bool on);
 static inline bool stream_quiet(const struct stream *s)
 {

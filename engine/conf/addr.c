@@ -94,8 +94,6 @@ static bool set_net(
 	if (!cidr_parse(l->tmp, n->text, out))
 		return fail_at(l, n, "`%s` cannot be `%s`: a network is %s", k->name, n->shown,
 			"10.0.0.0/8, 2001:db8::/32 or 192.0.2.1");
-	if (out->bits == 0)
-		return fail_at(l, n, "`%s` is everybody: write `any` if that is meant", n->shown);
 	unmap(out);
 	if (out->bits == 0)
 		return fail_at(l, n, "`%s` is everybody: write `any` if that is meant", n->shown);
@@ -238,8 +236,6 @@ static bool set_addr(
 			conf_types[k->type].written);
 	if (out->sa.sa_family == AF_UNIX)
 		return true;
-	if (addr_port(out) == 0)
-		return fail_at(l, n, "`%s`: port 0 is none", n->shown);
 	if (out->sa.sa_family == AF_INET6 && cidr_of_addr(out, &c) && c.family == AF_INET)
 		return fail_at(l, n, "`%s` is an IPv4 address in IPv6 clothes: write it as IPv4",
 			n->shown);
@@ -286,10 +282,17 @@ bool set_servers(struct loader *l, const struct key *k, void *base, const struct
 
 	if (!many_values(l, k, n, &in))
 		return false;
+	if (in.count > CONF_SERVERS_MAX)
+		return fail_at(l, n, "more than %u servers", CONF_SERVERS_MAX);
 	v = arena_alloc(l->keep, (in.count + 1) * sizeof(*v));
 	for (uint32_t i = 0; i < in.count; i++) {
 		if (!set_addr(l, k, in.v[i], &v[i].addr)) {
 			good = false;
+			continue;
+		}
+		/* Where we listen, port 0 asks the kernel for one. */
+		if (v[i].addr.sa.sa_family != AF_UNIX && addr_port(&v[i].addr) == 0) {
+			good = fail_at(l, in.v[i], "`%s`: port 0 is none", in.v[i]->shown);
 			continue;
 		}
 		if (addr_is_wildcard(&v[i].addr)) {

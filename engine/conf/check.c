@@ -57,18 +57,28 @@ static const struct conf_cidr loopback[] = {
 	{.family = AF_INET6, .bits = 128, .addr = {[15] = 1}},
 };
 
+static bool only_loopback(const struct conf_listener *ls)
+{
+	for (uint32_t i = 0; i < ls->bind_count; i++)
+		if (!addr_is_loopback(&ls->bind[i]))
+			return false;
+	return true;
+}
+
+/* Nobody but loopback can reach a loopback listener: without a list it serves all of this host. */
+static void allow_loopback(struct conf_nets *nets)
+{
+	nets->v = loopback;
+	nets->count = ARRAY_LEN(loopback);
+}
+
 static void finish_listener(struct loader *l, struct conf_listener *ls, uint32_t index)
 {
-	struct conf_cidr *v;
-
 	ls->index = index;
 	ls->ehlo.size_max = ls->limits.message;
 	ls->ehlo.show_starttls = ls->starttls == STARTTLS_PASSTHROUGH;
-	if (ls->clients.any || ls->clients.count > 0)
-		return;
-	v = arena_alloc(l->keep, sizeof(loopback));
-	memcpy(v, loopback, sizeof(loopback));
-	ls->clients = (struct conf_nets){.v = v, .count = ARRAY_LEN(loopback)};
+	if (!ls->clients.any && ls->clients.count == 0 && only_loopback(ls))
+		allow_loopback(&ls->clients);
 }
 
 void conf_finish(struct loader *l)
@@ -126,9 +136,13 @@ static void check_listener(struct loader *l, const struct conf_listener *ls)
 /* Would the second bind() fail, or take the first one's connections? IPV6_V6ONLY is set. */
 static bool overlap(const struct ring_addr *a, const struct ring_addr *b)
 {
+	/* Port 0: a free one each. */
+	if (a->sa.sa_family != AF_UNIX && addr_port(a) == 0)
+		return false;
 	if (a->sa.sa_family != b->sa.sa_family || a->sa.sa_family == AF_UNIX)
 		return addr_equal(a, b);
-	return addr_port(a) == addr_port(b) &&
+	/* Port 0: the kernel gives each one of its own. */
+	return addr_port(a) == addr_port(b) && addr_port(a) != 0 &&
 	       (addr_is_wildcard(a) || addr_is_wildcard(b) || addr_equal(a, b));
 }
 

@@ -15,6 +15,7 @@
 #include "ring/ring.h"
 
 #define CONF_CPUS_MAX 1024
+#define CONF_SERVERS_MAX 256 /* of one upstream */
 
 struct conf_cidr {
 	uint8_t family; /* AF_INET or AF_INET6; IPv4-mapped peers are compared as IPv4 */
@@ -88,7 +89,7 @@ struct conf_listener_limits {	      /* 0 = off where said */
 	uint32_t
 		junk; /* NOOP, RSET, VRFY, ... since the last message: 100, then each is an error */
 	uint32_t command_line; /* octets with CRLF, 512..4096: 4096 */
-	uint32_t pipeline;     /* commands outstanding before input waits: 100, at most 255 */
+	uint32_t pipeline;     /* commands outstanding before input waits: 250, at most 255 */
 };
 
 struct conf_upstream;

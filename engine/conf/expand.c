@@ -105,7 +105,7 @@ static const char *slurp(struct arena *tmp, const char *path, struct span *out)
 static void expand_file(struct expansion *e, struct span arg)
 {
 	const char *path = arena_text(e->d->tmp, (const char *)arg.p, arg.n);
-	struct span content;
+	struct span content = SPAN_NONE;
 	const char *why = slurp(e->d->tmp, path, &content);
 
 	if (why != NULL) {

@@ -207,11 +207,18 @@ void put_names(FILE *out, const struct key *k, const void *base, int indent)
 
 /* ---- references ---- */
 
-static bool undefined(struct loader *l, const struct node *n, const char *what,
-	const char *const *names, uint32_t count)
-{
-	const char *near = suggest(n->text, names, count);
+#define DEFINED_MAX 1024 /* the most that the table allows of one section */
 
+/* `first`: structures of `size` octets that start with their name. */
+static bool undefined(struct loader *l, const struct node *n, const char *what, const void *first,
+	size_t size, uint32_t count)
+{
+	const char *names[DEFINED_MAX], *near;
+
+	ASSERT(count <= DEFINED_MAX);
+	for (uint32_t i = 0; i < count; i++)
+		names[i] = *(const char *const *)(const void *)((const char *)first + i * size);
+	near = suggest(n->text, names, count);
 	if (near != NULL)
 		return fail_at(
 			l, n, "%s `%s` is not defined, did you mean `%s`?", what, n->shown, near);
@@ -223,19 +230,18 @@ bool set_upstream(struct loader *l, const struct key *k, void *base, const struc
 {
 	struct conf_listener *ls = base;
 	uint32_t count = l->c->upstream_count;
-	const char **names = arena_alloc(l->tmp, (count + 1) * sizeof(char *));
 
 	if (!one_value(l, k, n))
 		return false;
 	for (uint32_t i = 0; i < count; i++) {
-		names[i] = l->c->upstreams[i].name;
-		if (strcmp(names[i], n->text) == 0) {
-			ls->upstream = &l->c->upstreams[i];
+		if (strcmp(l->upstreams[i].name, n->text) == 0) {
+			ls->upstream = &l->upstreams[i];
 			l->upstream_used[i] = true;
 			return true;
 		}
 	}
-	return undefined(l, n, "upstream", names, count);
+	/* None at all is an error of its own. */
+	return count > 0 && undefined(l, n, "upstream", l->upstreams, sizeof(*l->upstreams), count);
 }
 
 void put_upstream(FILE *out, const struct key *k, const void *base, int indent)
@@ -245,18 +251,14 @@ void put_upstream(FILE *out, const struct key *k, const void *base, int indent)
 
 static bool set_hook(struct loader *l, const struct node *n, const struct conf_hook **out)
 {
-	uint32_t count = l->c->hook_count;
-	const char **names = arena_alloc(l->tmp, (count + 1) * sizeof(char *));
-
-	for (uint32_t i = 0; i < count; i++) {
-		names[i] = l->c->hooks[i].name;
-		if (strcmp(names[i], n->text) == 0) {
-			*out = &l->c->hooks[i];
+	for (uint32_t i = 0; i < l->c->hook_count; i++) {
+		if (strcmp(l->hooks[i].name, n->text) == 0) {
+			*out = &l->hooks[i];
 			l->hook_used[i] = true;
 			return true;
 		}
 	}
-	return undefined(l, n, "hook", names, count);
+	return undefined(l, n, "hook", l->hooks, sizeof(*l->hooks), l->c->hook_count);
 }
 
 bool set_hooks(struct loader *l, const struct key *k, void *base, const struct node *n)

@@ -150,11 +150,12 @@ static struct node *node_new(struct reader *r, enum node_kind kind, struct mark 
 	return n;
 }
 
-static void refuse_tag(struct reader *r, struct mark at, const yaml_char_t *tag)
+static bool refuse_tag(struct reader *r, struct mark at, const yaml_char_t *tag)
 {
 	if (tag != NULL)
 		diag_error(r->d, at, "tags (`%s`) have no meaning here",
 			text_shown(r->d->tmp, span_str((const char *)tag)));
+	return tag != NULL;
 }
 
 static bool on_scalar(struct reader *r, const yaml_event_t *ev)
@@ -165,7 +166,7 @@ static bool on_scalar(struct reader *r, const yaml_event_t *ev)
 
 	if (!count_nodes(r, at, 1))
 		return false;
-	refuse_tag(r, at, ev->data.scalar.tag);
+	n->bad = refuse_tag(r, at, ev->data.scalar.tag);
 	n->plain = ev->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
 	n->shown = text_shown(r->d->tmp, text);
 	if (text.n > 0 && memchr(text.p, 0, text.n) != NULL)
@@ -174,9 +175,10 @@ static bool on_scalar(struct reader *r, const yaml_event_t *ev)
 		n->text = conf_expand(r->d, at, text, &n->len);
 	else
 		n->text = arena_text(r->d->tmp, (const char *)text.p, n->len = text.n);
-	n->bad = n->text == NULL;
-	if (n->bad)
+	if (n->text == NULL) {
+		n->bad = true;
 		n->text = "";
+	}
 	return anchor(r, ev->data.scalar.anchor, n) && place(r, n);
 }
 

@@ -22,6 +22,8 @@
 
 #define LOG_DRAIN_MS 50
 #define OWN_LOG_BYTES (64u << 10)
+#define BIND_TRIES 20
+#define BIND_RETRY_MS 50
 
 struct control {
 	const struct conf *conf;
@@ -77,6 +79,27 @@ static struct acceptor *acceptor_of(struct control *c, uint32_t worker, uint32_t
 	return &c->acceptors[worker * c->acceptor_count + i];
 }
 
+/* SO_REUSEPORT would let us join whoever listens there already, and share his connections. So a plain bind
+ * first. A predecessor that was killed lets go of its sockets a moment after it is gone: its ring is torn
+ * down behind its back by the kernel. */
+static enum ring_res address_free(const struct ring_addr *addr)
+{
+	const struct timespec pause = {.tv_nsec = BIND_RETRY_MS * 1000000};
+	enum ring_res res;
+
+	for (unsigned i = 0; i < BIND_TRIES; i++) {
+		struct ring_fd fd;
+
+		res = listen_open(addr, 1, false, &fd);
+		if (res == RING_OK)
+			listen_close(&fd);
+		if (res != RING_ADDRINUSE)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	return res;
+}
+
 /* TCP: one socket per worker in a SO_REUSEPORT group, so the kernel spreads connections. With port 0 the first
  * socket's port holds for all. A Unix socket is one, shared. */
 static bool bind_address(struct control *c, const struct conf_listener *lis, const struct ring_addr *want, uint32_t i)
@@ -87,12 +110,12 @@ static bool bind_address(struct control *c, const struct conf_listener *lis, con
 
 	for (uint32_t w = 0; w < c->conf->cpu_count; w++) {
 		struct acceptor *a = acceptor_of(c, w, i);
-		enum ring_res res = RING_OK;
+		enum ring_res res = w == 0 ? address_free(&addr) : RING_OK;
 
 		a->lis = lis;
 		if (local && w > 0)
 			a->fd = acceptor_of(c, 0, i)->fd;
-		else
+		else if (res == RING_OK)
 			res = listen_open(&addr, (int)c->conf->limits.accept_backlog, !local, &a->fd);
 		if (res != RING_OK) {
 			fprintf(stderr, "ringpost: listener %s: cannot listen on %s: %s (%s)\n", lis->name,

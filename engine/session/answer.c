@@ -12,17 +12,10 @@
 
 /* ---- to the client ---- */
 
-void sess_count_reply(struct session *s, unsigned code)
+void sess_count_error(struct session *s)
 {
 	const struct conf_listener_limits *max = &s->lis->limits;
 
-	STAT_INC(s->core->stats, replies);
-	if (code < 400)
-		return;
-	if (code < 500)
-		STAT_INC(s->core->stats, replies_4xx);
-	else
-		STAT_INC(s->core->stats, replies_5xx);
 	s->errors++;
 	s->errors_total++;
 	if (s->errors >= (s->core->pressure ? 1 : max->errors) && s->end_when_idle == END_NONE) {
@@ -31,6 +24,18 @@ void sess_count_reply(struct session *s, unsigned code)
 	} else if (s->errors > max->soft_errors) {
 		s->penalty_until_ms = sess_now_ms(s) + max->error_delay_ms;
 	}
+}
+
+void sess_count_reply(struct session *s, unsigned code)
+{
+	STAT_INC(s->core->stats, replies);
+	if (code < 400)
+		return;
+	if (code < 500)
+		STAT_INC(s->core->stats, replies_4xx);
+	else
+		STAT_INC(s->core->stats, replies_5xx);
+	sess_count_error(s);
 }
 
 /* Lines of a lax server end with a bare LF; the client gets CRLF. */
@@ -296,6 +301,12 @@ static answer_fn *const answers[SLOT_KIND_COUNT] = {
 
 /* ---- replies that meet no command, or end everything ---- */
 
+/* RFC 5321 3.8, RFC 7504 3: the server closes after these. */
+static bool says_goodbye(unsigned code)
+{
+	return code == 421 || code == 521;
+}
+
 static void greeting(struct session *s, const struct smtp_reply *r)
 {
 	if (r->code != 220 && r->code < 400) {
@@ -305,7 +316,7 @@ static void greeting(struct session *s, const struct smtp_reply *r)
 	s->phase = PHASE_COMMAND;
 	forward(s, r);
 	sess_client_turn(s);
-	if (r->code == 421 || r->code == 521)
+	if (says_goodbye(r->code))
 		sess_end(s, END_UPSTREAM_SAID);
 }
 
@@ -345,14 +356,12 @@ void sess_on_reply(void *who, const struct smtp_reply *r)
 
 	if (s->phase == PHASE_GREETING)
 		greeting(s, r);
-	else if (r->code == 421 && s->phase == PHASE_BODY && s->q_upstream == 0)
+	else if (s->phase == PHASE_BODY && s->q_upstream == 0)
 		body_early_reply(s, r);
-	else if (r->code == 421 && !(s->q_count && queue_head(s)->kind == SLOT_DISCARD))
+	else if (says_goodbye(r->code) && !(s->q_count && queue_head(s)->kind == SLOT_DISCARD))
 		leaving(s, r);
 	else if (s->q_upstream > 0)
 		answer_slot(s, r);
-	else if (s->phase == PHASE_BODY)
-		body_early_reply(s, r);
 	else
 		bad_reply(s);
 	sess_step(s);

@@ -9,6 +9,8 @@
  */
 #include "engine/session/session_int.h"
 
+#define EOD_BYTES 3 /* ".CRLF" ends the message and is not part of it */
+
 /* ---- DATA ---- */
 
 void body_begin(struct session *s)
@@ -28,6 +30,7 @@ static void finish_passed(struct session *s)
 	struct txn *t = s->txn;
 
 	t->dot_us = ring_now_us(s->core->ring);
+	t->bytes -= EOD_BYTES;
 	queue_upstream(s, SLOT_FINAL, false, t);
 	s->txn = NULL;
 	s->phase = PHASE_COMMAND;
@@ -38,6 +41,7 @@ static void finish_swallowed(struct session *s)
 {
 	struct txn *t = s->txn;
 
+	t->bytes -= EOD_BYTES;
 	s->phase = PHASE_COMMAND;
 	s->txn = NULL;
 	sess_client_turn(s);
@@ -47,7 +51,7 @@ static void finish_swallowed(struct session *s)
 		if (!s->client_gone)
 			stream_put(&s->cli, stash_span(&t->early));
 		sess_count_reply(s, t->code);
-		if (t->code == 421)
+		if (t->code == 421 || t->code == 521)
 			sess_end(s, END_UPSTREAM_SAID);
 	} else {
 		queue_local(s, s->body_reply);
@@ -119,7 +123,8 @@ static const struct local_reply *objection(struct session *s, const struct scan_
 		STAT_INC(s->core->stats, smuggling_refused);
 		return &sess_replies[REPLY_LOOKALIKE];
 	}
-	if (max && s->txn->bytes > max) {
+	/* Until the end is seen its octets cannot be told from the message's. */
+	if (max && s->txn->bytes > max + EOD_BYTES) {
 		STAT_INC(s->core->stats, size_refused);
 		return &sess_replies[REPLY_TOO_BIG];
 	}
@@ -141,9 +146,6 @@ static void pass(struct session *s, const struct scan_step *step, int32_t buf)
 		stream_pass(to, step->pass, buf);
 	if (step->tail.n)
 		stream_put(to, step->tail);
-	/* A server that stops reading has the send timeout; no reply is due that would bring another. */
-	if (!stream_flushed(to) && s->link->deadline_ms == 0)
-		link_await(s->link, s->lis->upstream->timeouts.send);
 }
 
 size_t body_take(struct session *s, struct span in, int32_t buf)
@@ -180,11 +182,7 @@ size_t body_take(struct session *s, struct span in, int32_t buf)
 
 static void mark_chunk(struct session *s)
 {
-	struct slot *slot = queue_tail(s);
-
-	/* Its reply may have come already (a refusal in mid-chunk); then there is nothing to mark. */
-	if (s->link && slot && !slot->local && slot->out_mark == UINT64_MAX)
-		slot->out_mark = link_out_mark(s->link);
+	queue_release_tail(s);
 	if (s->chunk_last && s->txn) {
 		struct txn *t = s->txn;
 
@@ -293,6 +291,13 @@ static void move_over(struct move *m, enum ring_res why, bool at_to)
 }
 
 const struct move_events body_move_events = {.on_progress = moved, .on_end = move_over};
+
+bool body_blocked(const struct session *s)
+{
+	if (!s->link || s->fate != BODY_PASS || (s->phase != PHASE_BODY && s->phase != PHASE_CHUNK))
+		return false;
+	return !stream_flushed(&s->link->st) || (move_running(&s->up) && move_holds(&s->up));
+}
 
 /* ---- behind STARTTLS ---- */
 

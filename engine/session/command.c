@@ -50,10 +50,14 @@ static const struct local_reply *ask(struct session *s, struct hook_event ev)
 {
 	const struct local_reply *no;
 
+	/* A line that waited for a link is not asked about twice. */
+	if (s->asked)
+		return NULL;
 	ev.client = &s->client;
 	if (!ev.helo.p)
 		ev.helo = sess_helo(s);
 	no = hook_ask(s->lis, &ev);
+	s->asked = true;
 	if (no)
 		STAT_INC(s->core->stats, rule_rejects);
 	return no;
@@ -77,14 +81,13 @@ static enum outcome on_hello(struct session *s, const struct command *c)
 {
 	const struct local_reply *no;
 
-	/* First the link, then the hooks: a line that waits for a link is not asked about twice. */
-	if (!sess_need_link(s))
-		return LATER;
 	no = ask(s, (struct hook_event){.point = HOOK_EHLO, .helo = c->cmd.args});
 	if (no) {
 		queue_local(s, no);
 		return DONE;
 	}
+	if (!sess_need_link(s))
+		return LATER;
 	pass_now(s, c, SLOT_HELLO, true, NULL);
 	remember_hello(s, c);
 	return DONE;
@@ -98,13 +101,13 @@ static enum outcome on_auth(struct session *s, const struct command *c)
 
 	if (!smtp_auth_parse(c->cmd.args, &mech, &initial))
 		return refuse_bad(s, REPLY_BAD_PARAM);
-	if (!sess_need_link(s))
-		return LATER;
 	no = ask(s, (struct hook_event){.point = HOOK_AUTH, .mechanism = mech});
 	if (no) {
 		queue_local(s, no);
 		return DONE;
 	}
+	if (!sess_need_link(s))
+		return LATER;
 	pass_now(s, c, SLOT_AUTH, true, NULL);
 	STAT_INC(s->core->stats, auth_exchanges);
 	size_t n = MIN_OF(mech.n, sizeof(s->auth_mech) - 1);
@@ -138,13 +141,6 @@ static enum outcome on_quit(struct session *s, const struct command *c)
 	slot->kind = SLOT_QUIT;
 	slot->sync = true;
 	return DONE;
-}
-
-static enum outcome on_noop(struct session *s, const struct command *c)
-{
-	if (s->link || s->bound)
-		return pass(s, c, SLOT_COMMAND, false);
-	return refuse(s, REPLY_DONE);
 }
 
 static enum outcome on_xclient(struct session *s, const struct command *c)
@@ -213,8 +209,6 @@ static enum outcome on_mail(struct session *s, const struct command *c)
 	/* While the fate of an open transaction is not known, neither is what this MAIL means. */
 	if (nested && s->q_count > 0)
 		return LATER;
-	if (!sess_need_link(s))
-		return LATER;
 	no = mail_objection(s, c->cmd.args, &path);
 	if (no != REPLY_COUNT)
 		return refuse_bad(s, no);
@@ -223,6 +217,8 @@ static enum outcome on_mail(struct session *s, const struct command *c)
 		queue_local(s, refused);
 		return DONE;
 	}
+	if (!sess_need_link(s))
+		return LATER;
 	struct txn *t = txn_new(s, &path);
 	if (!t)
 		return refuse(s, REPLY_NO_TXN);
@@ -318,7 +314,7 @@ static void take_back_chunks(struct session *s)
 static void pass_chunk(struct session *s, const struct command *c, uint64_t size, bool last)
 {
 	pass_now(s, c, last ? SLOT_FINAL : SLOT_CHUNK, false, s->txn);
-	queue_tail(s)->out_mark = UINT64_MAX;
+	queue_hold_tail(s);
 	s->chunk_last = last;
 	s->txn->stage = "body";
 	s->txn->chunked = s->txn->body_begun = true;
@@ -365,7 +361,6 @@ static verb_fn *const verbs[SMTP_VERB_COUNT] = {
 	[SMTP_DATA] = on_data,
 	[SMTP_BDAT] = on_bdat,
 	[SMTP_RSET] = on_rset,
-	[SMTP_NOOP] = on_noop,
 	[SMTP_QUIT] = on_quit,
 	[SMTP_AUTH] = on_auth,
 	[SMTP_STARTTLS] = on_starttls,
@@ -386,7 +381,7 @@ static void count_junk(struct session *s, enum smtp_verb v)
 		return;
 	if (++s->junk > (s->core->pressure ? 1 : s->lis->limits.junk)) {
 		STAT_INC(s->core->stats, limit_junk);
-		s->errors++;
+		sess_count_error(s);
 	}
 }
 
@@ -418,6 +413,23 @@ static enum outcome run_line(struct session *s, enum line_res res, struct span l
 }
 
 /* ---- lines ---- */
+
+/* AUTH may carry an initial response, so its line may be as long as those of the exchange. */
+static size_t line_max(const struct session *s, struct span in)
+{
+	struct span first = s->line.len ? stash_span(&s->line) : in;
+	uint8_t verb[5];
+	size_t n = MIN_OF(first.n, sizeof(verb));
+
+	memcpy(verb, first.p, n);
+	if (n < sizeof(verb) && s->line.len) {
+		size_t more = MIN_OF(in.n, sizeof(verb) - n);
+
+		memcpy(verb + n, in.p, more);
+		n += more;
+	}
+	return span_ieq(span_of(verb, n), SPAN_LIT("AUTH ")) ? SMTP_AUTH_BYTES_MAX : s->lis->limits.command_line;
+}
 
 /* One line out of `in`, joined with what is stashed of it. Nothing is consumed yet: *used says how many octets of
  * `in` belong to it, and finish_line() is due once it was dealt with. */
@@ -485,9 +497,10 @@ static size_t too_long(struct session *s, struct span in)
 static void finish_line(struct session *s)
 {
 	if (s->line.len)
-		stash_clear(&s->line, &s->core->stashes);
+		stash_wipe(&s->line, &s->core->stashes); /* it may have held a secret */
 	s->line_seen = 0;
 	s->line_waits = false;
+	s->asked = false;
 	s->commands++;
 	STAT_INC(s->core->stats, commands);
 	sess_client_turn(s);
@@ -501,7 +514,7 @@ size_t sess_take_commands(struct session *s, struct span in)
 
 	if (s->discard_line)
 		return discard_line(s, in);
-	res = next_line(s, in, s->lis->limits.command_line, &line, &raw, &used);
+	res = next_line(s, in, line_max(s, in), &line, &raw, &used);
 	if (res == LINE_MORE)
 		return keep_unfinished(s, in, used);
 	if (res == LINE_LONG)
@@ -520,10 +533,24 @@ size_t sess_take_commands(struct session *s, struct span in)
 static void pass_auth_line(struct session *s, struct span raw)
 {
 	s->phase = PHASE_COMMAND;
-	if (!s->link)
+	if (!s->link) {
+		/* Lost meanwhile: the exchange is answered all the same, its octets go nowhere. */
+		queue_local(s, &sess_replies[REPLY_LOST]);
 		return;
+	}
 	stream_put(&s->link->st, raw);
 	queue_upstream(s, SLOT_AUTH, true, NULL);
+}
+
+/* Not a line that may be passed: the exchange is cancelled upstream (RFC 4954 4). */
+static void refuse_auth_line(struct session *s, enum reply_id id)
+{
+	s->phase = PHASE_COMMAND;
+	refuse_bad(s, id);
+	if (!s->link)
+		return;
+	stream_put(&s->link->st, SPAN_LIT("*\r\n"));
+	queue_upstream(s, SLOT_DISCARD, true, NULL);
 }
 
 size_t sess_take_auth_line(struct session *s, struct span in)
@@ -534,13 +561,13 @@ size_t sess_take_auth_line(struct session *s, struct span in)
 
 	if (res == LINE_MORE)
 		return keep_unfinished(s, in, used);
-	if (res == LINE_OK) {
+	if (res == LINE_OK && smtp_line_clean(line)) {
 		pass_auth_line(s, raw);
+	} else if (res == LINE_OK) {
+		refuse_auth_line(s, REPLY_BAD_OCTETS);
 	} else {
-		/* Not a line that may be passed: cancel the exchange (RFC 4954 4), the upstream's 501 is its answer. */
-		STAT_INC(s->core->stats, commands_bad);
 		s->discard_line = res == LINE_LONG;
-		pass_auth_line(s, SPAN_LIT("*\r\n"));
+		refuse_auth_line(s, res == LINE_LONG ? REPLY_AUTH_TOO_LONG : REPLY_BARE_LF);
 	}
 	stash_wipe(&s->line, &s->core->stashes);
 	s->line_seen = 0;

@@ -27,6 +27,33 @@ bool queue_full(const struct session *s)
 	return s->q_count >= s->lis->limits.pipeline;
 }
 
+bool queue_owes(const struct session *s)
+{
+	for (unsigned i = 0; i < s->q_count; i++)
+		if (slot_at(s, i)->kind != SLOT_DISCARD)
+			return true;
+	return false;
+}
+
+bool queue_has_final(const struct session *s)
+{
+	for (unsigned i = 0; i < s->q_count; i++)
+		if (slot_at(s, i)->kind == SLOT_FINAL && !slot_at(s, i)->local)
+			return true;
+	return false;
+}
+
+bool queue_has_committed(const struct session *s)
+{
+	for (unsigned i = 0; i < s->q_count; i++) {
+		const struct slot *slot = slot_at(s, i);
+
+		if (slot->kind == SLOT_FINAL && !slot->local && txn_committed(s, slot))
+			return true;
+	}
+	return false;
+}
+
 bool queue_sync(const struct session *s)
 {
 	/* Input stops behind a command that must be waited for, so it can only be the last. */
@@ -40,6 +67,8 @@ static uint32_t patience_ms(const struct session *s, const struct slot *slot)
 {
 	const struct conf_upstream_timeouts *t = &s->lis->upstream->timeouts;
 
+	if (slot->out_mark == UINT64_MAX)
+		return 0; /* its octets are still coming */
 	switch (slot->kind) {
 	case SLOT_FINAL:
 		return t->final_reply;
@@ -88,6 +117,23 @@ void queue_upstream(struct session *s, enum slot_kind kind, bool sync, struct tx
 		await_oldest(s);
 }
 
+void queue_hold_tail(struct session *s)
+{
+	queue_tail(s)->out_mark = UINT64_MAX;
+	await_oldest(s);
+}
+
+void queue_release_tail(struct session *s)
+{
+	struct slot *slot = queue_tail(s);
+
+	/* Its reply may have come already (a refusal in mid-chunk); then nothing is held. */
+	if (!s->link || !slot || slot->local || slot->out_mark != UINT64_MAX)
+		return;
+	slot->out_mark = link_out_mark(s->link);
+	await_oldest(s);
+}
+
 void queue_local(struct session *s, const struct local_reply *r)
 {
 	push(s, SLOT_COMMAND, NULL)->local = r;
@@ -114,22 +160,50 @@ void queue_pop(struct session *s)
 		txn_unref(t);
 }
 
+/* A reply given, or due to nobody: nothing is left to do but to leave the queue. */
+static bool slot_silent(const struct slot *slot)
+{
+	return slot->kind == SLOT_DISCARD;
+}
+
+/* Commands of our own are not in the client's order: what is behind them need not wait for their replies. */
+static struct slot *next_to_emit(struct session *s)
+{
+	for (unsigned i = 0; i < s->q_count; i++) {
+		struct slot *slot = slot_at(s, i);
+
+		if (slot_silent(slot))
+			continue;
+		return slot->local ? slot : NULL;
+	}
+	return NULL;
+}
+
+static void pop_silent(struct session *s)
+{
+	struct slot *slot;
+
+	while ((slot = queue_head(s)) && slot_silent(slot) && slot->local)
+		queue_pop(s);
+}
+
 void queue_emit_local(struct session *s)
 {
 	struct slot *slot;
 
-	while ((slot = queue_head(s)) && slot->local) {
+	while ((slot = next_to_emit(s)) != NULL) {
 		const struct local_reply *r = slot->local;
-		bool silent = slot->kind == SLOT_DISCARD, bye = slot->kind == SLOT_QUIT;
+		bool bye = slot->kind == SLOT_QUIT;
 
-		queue_pop(s);
-		if (silent)
-			continue;
+		slot->kind = SLOT_DISCARD;
+		slot->sync = false;
 		sess_say(s, r, NULL);
 		sess_count_reply(s, r->code);
+		pop_silent(s);
 		if (bye)
 			sess_end(s, END_QUIT);
 	}
+	pop_silent(s);
 }
 
 static const struct local_reply *fail_final(struct session *s, struct slot *slot)

@@ -12,6 +12,7 @@
 #include "ring/listen.h"
 
 #define INQ_PAUSE_BYTES (16u << 10) /* waiting input that stops reading */
+#define PRESSURE_COMMAND_MS 10000u
 
 static const struct stream_events client_events;
 static const struct link_events link_events;
@@ -269,6 +270,20 @@ struct link *sess_need_link(struct session *s)
 	return NULL;
 }
 
+/* A transaction that the lost upstream had not taken yet never was; one that it had cannot go on. */
+static void lose_txn(struct session *s)
+{
+	struct txn *t = s->txn;
+
+	if (!t)
+		return;
+	t->refused = &sess_replies[REPLY_LOST];
+	if (t->mail_ok)
+		return;
+	s->txn = NULL;
+	txn_unref(t);
+}
+
 /* What the upstream owes is answered by us, and what was being built there is over. The link itself
  * is the caller's to close. */
 static void link_is_gone(struct session *s)
@@ -282,10 +297,7 @@ static void link_is_gone(struct session *s)
 	queue_fail(s);
 	body_link_lost(s);
 	s->link = NULL;
-	if (s->txn)
-		s->txn->refused = &sess_replies[REPLY_LOST];
-	if (s->phase == PHASE_AUTH)
-		s->phase = PHASE_COMMAND;
+	lose_txn(s);
 	if (s->phase == PHASE_GREETING)
 		sess_end(s, END_NO_GREETING);
 	else if (s->bound || opening)
@@ -405,17 +417,6 @@ static const struct link_events link_events = {
 
 /* ---- ending ---- */
 
-static bool final_due(const struct session *s)
-{
-	for (unsigned i = 0; i < s->q_count; i++) {
-		const struct slot *slot = &s->queue[(uint8_t)(s->q_head + i)];
-
-		if (slot->kind == SLOT_FINAL && !slot->local && txn_committed(s, slot))
-			return true;
-	}
-	return false;
-}
-
 static void release_input(struct session *s)
 {
 	inq_clear(&s->inq, &s->core->streams.cells);
@@ -478,7 +479,7 @@ void sess_client_gone(struct session *s, enum sess_end why)
 	s->client_gone = true;
 	if (s->end == END_NONE) {
 		begin_end(s, why);
-		if (!final_due(s))
+		if (!queue_has_committed(s))
 			finish_link(s);
 	}
 	stream_close(&s->cli);
@@ -585,13 +586,14 @@ static bool input_over(const struct session *s)
 /* The client has closed its side and all it sent was taken. */
 static void settle_eof(struct session *s)
 {
+	/* An AUTH exchange waits for a line that cannot come. */
 	bool midway = s->phase == PHASE_BODY || s->phase == PHASE_CHUNK || s->phase == PHASE_AUTH;
 
 	if (!input_over(s) || s->phase == PHASE_OPAQUE)
 		return;
 	if (midway)
 		sess_client_gone(s, END_CLIENT_EOF);
-	else if (s->q_count == 0)
+	else if (!queue_owes(s))
 		sess_end(s, END_CLIENT_EOF);
 }
 
@@ -600,7 +602,10 @@ static void settle_idle(struct session *s)
 	if (s->core->draining && s->end_when_idle == END_NONE && !s->txn &&
 		(s->phase == PHASE_COMMAND || s->phase == PHASE_GREETING))
 		s->end_when_idle = END_DRAINING;
-	if (s->end_when_idle != END_NONE && s->q_count == 0 &&
+	/* Beyond the error limit only a message that may have been taken is still worth an answer. */
+	bool idle = s->end_when_idle == END_ERRORS ? !queue_has_final(s) : !queue_owes(s);
+
+	if (s->end_when_idle != END_NONE && idle &&
 		(s->phase == PHASE_COMMAND || s->phase == PHASE_GREETING)) {
 		/* A draining session whose client has begun a transaction meanwhile goes on. */
 		if (s->end_when_idle == END_DRAINING && s->txn)
@@ -660,22 +665,21 @@ static void settle_reading(struct session *s)
 		stream_read(&l->st, room(&s->cli, l->st.want_read));
 }
 
-/* Which clock of the client's runs; 0: none. */
-static uint32_t client_patience_ms(const struct session *s)
+/* How long the phase may stand still: because of the client, or, in a body that the upstream does not take,
+ * because of the upstream. 0: nothing is waited for. */
+static uint32_t phase_patience_ms(const struct session *s)
 {
 	const struct conf_listener_timeouts *t = &s->lis->timeouts;
-	uint32_t command = s->core->pressure ? MIN_OF(t->command, 10000u) : t->command;
 
-	if (!stream_flushed(&s->cli))
-		return t->send;
 	switch ((enum sess_phase)s->phase) {
 	case PHASE_COMMAND:
 	case PHASE_AUTH:
-		return s->q_count == 0 && (!s->link || link_up(s->link)) ? command : 0;
+		if (s->q_count > 0 || (s->link && !link_up(s->link)))
+			return 0;
+		return s->core->pressure ? MIN_OF(t->command, PRESSURE_COMMAND_MS) : t->command;
 	case PHASE_BODY:
 	case PHASE_CHUNK:
-		/* While the upstream does not take what the client sends, the client may not send. */
-		return s->link && !stream_flushed(&s->link->st) ? 0 : t->data;
+		return body_blocked(s) ? s->lis->upstream->timeouts.send : t->data;
 	case PHASE_OPAQUE:
 		return t->command;
 	case PHASE_GREETING:
@@ -683,6 +687,17 @@ static uint32_t client_patience_ms(const struct session *s)
 		return 0;
 	}
 	ASSERT(false);
+}
+
+/* The same, and a client that does not read. What was just staged leaves at the end of the turn and is
+ * no sign of that yet, so the longer of two clocks must not hide the shorter. */
+static uint32_t client_patience_ms(const struct session *s)
+{
+	uint32_t phase = phase_patience_ms(s), send = s->lis->timeouts.send;
+
+	if (stream_flushed(&s->cli))
+		return phase;
+	return phase ? MIN_OF(phase, send) : send;
 }
 
 static uint64_t client_deadline_ms(struct session *s)
@@ -695,12 +710,18 @@ static uint64_t client_deadline_ms(struct session *s)
 	return at;
 }
 
+/* Octets taken by either kernel: a side that reads slowly is not a side that does not read. */
+static uint64_t progress(const struct session *s)
+{
+	return s->cli.bytes_out + (s->link ? s->link->st.bytes_out : 0);
+}
+
 /* The timer may fire early and be set again; it is moved only when it would fire late. */
 static void settle_timer(struct session *s)
 {
-	if (s->cli.bytes_out != s->seen_out) {
-		s->seen_out = s->cli.bytes_out;
-		if (!stream_flushed(&s->cli))
+	if (progress(s) != s->seen_out) {
+		s->seen_out = progress(s);
+		if (!stream_flushed(&s->cli) || body_blocked(s))
 			sess_client_turn(s);
 	}
 	uint64_t at = client_deadline_ms(s);
@@ -712,7 +733,7 @@ static void settle_timer(struct session *s)
 /* Nobody is there any more and the last reply came: the link can go. */
 static void settle_ended(struct session *s)
 {
-	if (s->link && !final_due(s))
+	if (s->link && !queue_has_committed(s))
 		finish_link(s);
 	/* Freed from the timer: the caller may still be inside an event of the session. */
 	if (over(s))
@@ -739,26 +760,34 @@ void sess_step(struct session *s)
 	settle_timer(s);
 }
 
+static void stood_still(struct session *s)
+{
+	if (!stream_flushed(&s->cli)) {
+		sess_client_gone(s, END_CLIENT_SILENT);
+	} else if (body_blocked(s)) {
+		STAT_INC(s->core->stats, timeouts_upstream);
+		STAT_INC(s->core->stats, links_lost);
+		sess_drop_link(s);
+		sess_client_turn(s);
+	} else {
+		STAT_INC(s->core->stats, timeouts_client);
+		sess_end(s, END_CLIENT_SILENT);
+	}
+}
+
 static void session_timer(struct timer *t)
 {
 	struct session *s = CONTAINER_OF(t, struct session, timer);
-	uint64_t now = sess_now_ms(s);
+	uint32_t patience;
 
 	if (over(s)) {
 		session_free(s);
 		return;
 	}
-	uint32_t patience = client_patience_ms(s);
-	if (patience == 0 || s->client_since_ms + patience > now || s->cli.bytes_out != s->seen_out) {
-		sess_step(s);
-	} else if (!stream_flushed(&s->cli)) {
-		sess_client_gone(s, END_CLIENT_SILENT);
-		sess_step(s);
-	} else {
-		STAT_INC(s->core->stats, timeouts_client);
-		sess_end(s, END_CLIENT_SILENT);
-		sess_step(s);
-	}
+	patience = client_patience_ms(s);
+	if (patience != 0 && s->client_since_ms + patience <= sess_now_ms(s) && progress(s) == s->seen_out)
+		stood_still(s);
+	sess_step(s);
 }
 
 /* ---- the client's stream ---- */

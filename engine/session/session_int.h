@@ -143,7 +143,7 @@ struct session {
 
 	uint64_t client_since_ms; /* the client's turn began, or its last progress */
 	uint64_t penalty_until_ms;
-	uint64_t seen_out;	  /* cli.bytes_out at the last look */
+	uint64_t seen_out;	  /* octets taken by both sides, at the last look */
 	struct ehlo_caps caps;	  /* as told to the client; what a replacement link must offer */
 	const struct conf_server *server; /* last used */
 
@@ -159,6 +159,7 @@ struct session {
 	bool chunk_last : 1;   /* the BDAT being received is the LAST one */
 	bool said_ehlo : 1;    /* the last hello that was said */
 	bool discard_line : 1; /* rest of a line that was too long */
+	bool asked : 1;	       /* the hooks have passed the line that waits */
 	bool line_waits : 1;   /* `line` holds a complete line that said LATER */
 	bool client_eof : 1;
 	bool client_gone : 1; /* reset, or cannot be written to: nobody reads our replies */
@@ -203,6 +204,7 @@ size_t sess_take_auth_line(struct session *s, struct span in);
 /* ---- answer.c ---- */
 void sess_on_reply(void *who, const struct smtp_reply *r);
 void sess_count_reply(struct session *s, unsigned code);
+void sess_count_error(struct session *s); /* what errors and soft-errors limit */
 
 /* ---- queue.c ---- */
 bool queue_full(const struct session *s);
@@ -213,6 +215,12 @@ void queue_local(struct session *s, const struct local_reply *r);
 struct slot *queue_head(const struct session *s);
 struct slot *queue_tail(const struct session *s); /* NULL when empty */
 void queue_pop(struct session *s);
+bool queue_owes(const struct session *s); /* the client waits for a reply */
+bool queue_has_final(const struct session *s);
+bool queue_has_committed(const struct session *s); /* a final reply is due for octets that have all left */
+/* The tail's octets are still coming (BDAT): its reply is not due, and not believed, until release. */
+void queue_hold_tail(struct session *s);
+void queue_release_tail(struct session *s);
 bool queue_sync(const struct session *s); /* a command is outstanding that input must wait for */
 void queue_emit_local(struct session *s); /* local replies that have reached the head */
 /* The upstream is gone: what it owes is answered by us, in place. */
@@ -227,8 +235,8 @@ void body_early_reply(struct session *s, const struct smtp_reply *r);
 void body_link_lost(struct session *s); /* in BODY, CHUNK: the rest is swallowed */
 void chunk_begin(struct session *s, uint64_t n, enum body_fate fate);
 size_t chunk_take(struct session *s, struct span in, int32_t buf);
+bool body_blocked(const struct session *s); /* in BODY or CHUNK: the upstream does not take what is there for it */
 void opaque_begin(struct session *s);
-void opaque_stop(struct session *s);
 extern const struct move_events body_move_events;
 
 /* ---- txn.c ---- */

@@ -177,20 +177,25 @@ static void server_reached(struct link *l)
 	*server_down(l) = 0;
 }
 
-/* Those not known to be down in turn, then the ones that were skipped. A server that failed since
- * this dial began has a later down_until than any that was skipped. */
+static bool mark_tried(struct link *l, uint32_t i)
+{
+	bool before = l->tried_bits[i / 8] >> (i % 8) & 1;
+
+	l->tried_bits[i / 8] |= (uint8_t)(1u << (i % 8));
+	return !before;
+}
+
+/* Those not known to be down in turn, then the others; each once. */
 static const struct conf_server *pick_server(struct link *l)
 {
 	const struct conf_upstream *up = l->up;
 	const uint64_t *down_until = l->core->states[up->index].down_until_ms;
 
-	while (l->tried < 2 * up->server_count) {
+	for (; l->tried < 2 * up->server_count; l->tried++) {
 		uint32_t i = (l->first + l->tried) % up->server_count;
-		bool skipped_round = l->tried >= up->server_count;
+		bool last_resort = l->tried >= up->server_count;
 
-		l->tried++;
-		if (skipped_round ? down_until[i] < l->dial_began_ms + up->retry_down_ms
-				  : down_until[i] <= l->dial_began_ms)
+		if ((last_resort || down_until[i] <= now_ms(l->core)) && mark_tried(l, i))
 			return &up->servers[i];
 	}
 	return NULL;
@@ -268,7 +273,6 @@ struct link *link_open(struct upstreams *u, const struct conf_upstream *up, cons
 		l->hello = *hello;
 	l->server = &up->servers[0];
 	l->first = (uint16_t)(u->states[up->index].next++ % up->server_count);
-	l->dial_began_ms = now_ms(u);
 	timer_init(&l->timer, link_timer);
 	list_init(&l->node);
 	list_push_back(&u->all, &l->node);

@@ -84,7 +84,6 @@ struct link {
 	struct timer timer;
 	uint64_t deadline_ms; /* of what is being waited for; 0 = nothing */
 	uint64_t sent_mark;   /* bytes_out when the deadline was set */
-	uint64_t dial_began_ms;
 	size_t unread;	      /* octets behind the reply that is being handed on */
 	struct stash in;      /* an unfinished reply */
 	struct reply_scan rs;
@@ -92,6 +91,7 @@ struct link {
 	struct link_hello hello;
 	struct list node;     /* in core->all */
 	uint16_t first, tried; /* dialling: server index begun with, servers tried */
+	uint8_t tried_bits[CONF_SERVERS_MAX / 8];
 	uint8_t state;	      /* enum link_state */
 	uint8_t why_connect;  /* enum ring_res of the last failed connect */
 	bool replay;	      /* the link reads greeting and EHLO itself */

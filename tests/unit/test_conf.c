@@ -1,0 +1,1089 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * engine/conf: what is accepted, what it becomes, and what is said, with its place, about what is
+ * not. Everything runs on texts in memory but the few tests about files; no clock, no network.
+ */
+#include "engine/conf/conf.h"
+#include "engine/conf/conf_int.h"
+#include "ring/listen.h"
+
+#include <arpa/inet.h>
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Lines of a key under test: at the top 1, in the listener 5, in the upstream 6, in the hook 7. */
+#define UPS "upstreams:\n  mta:\n    servers: 10.0.0.10:25\n"
+#define MINIMAL "listeners:\n  in: {bind: 127.0.0.1:2525, upstream: mta}\n" UPS
+#define TOP(x) x "\n" MINIMAL
+#define IN(x) "listeners:\n  in:\n    bind: 127.0.0.1:2525\n    upstream: mta\n    " x "\n" UPS
+#define UP(x) MINIMAL "    " x "\n"
+#define HOOK(x)                                                               \
+	"listeners:\n  in: {bind: 127.0.0.1:2525, upstream: mta, hooks: r}\n" \
+	"upstreams: {mta: {servers: 10.0.0.10:25}}\nhooks:\n  r:\n    type: rules\n    " x "\n"
+#define BIND(x) "listeners:\n  in:\n    upstream: mta\n    bind: " x "\n" UPS
+#define SERVERS(x)                                                                         \
+	"listeners: {in: {bind: 127.0.0.1:2525, upstream: mta}}\nupstreams:\n  mta:\n    " \
+	"servers: " x "\n"
+
+struct outcome {
+	struct conf *c;
+	char *said;
+	size_t said_len;
+};
+
+static struct outcome load_bytes(const char *text, size_t n)
+{
+	struct outcome o = {0};
+	FILE *err = open_memstream(&o.said, &o.said_len);
+
+	o.c = conf_load_text("t.yaml", text, n, err);
+	fclose(err);
+	return o;
+}
+
+static struct outcome load(const char *text)
+{
+	return load_bytes(text, strlen(text));
+}
+
+static void done(struct outcome *o)
+{
+	conf_free(o->c);
+	free(o->said);
+}
+
+static struct conf *load_good(const char *text)
+{
+	struct outcome o = load(text);
+
+	cr_assert_not_null(o.c, "refused:\n%s\n%s", text, o.said);
+	cr_assert_str_eq(o.said, "", "accepted, but:\n%s", o.said);
+	free(o.said);
+	return o.c;
+}
+
+static unsigned count_of(const char *text, const char *what)
+{
+	unsigned n = 0;
+
+	for (; (text = strstr(text, what)) != NULL; text++)
+		n++;
+	return n;
+}
+
+static char *dumped(const struct conf *c)
+{
+	char *text = NULL;
+	size_t n = 0;
+	FILE *out = open_memstream(&text, &n);
+
+	conf_dump(c, out);
+	fclose(out);
+	return text;
+}
+
+static char *read_text(const char *path)
+{
+	char *text = calloc(1, 1 << 17);
+	FILE *f = fopen(path, "r");
+
+	cr_assert_not_null(f, "cannot open %s", path);
+	cr_assert_lt(fread(text, 1, 1 << 17, f), (size_t)1 << 17);
+	fclose(f);
+	return text;
+}
+
+/* The tests run in the source tree or in a build directory below it. */
+static const char *in_tree(const char *path)
+{
+	static char buf[256];
+
+	for (int up = 0; up < 8; up++) {
+		size_t at = 0;
+
+		for (int i = 0; i < up; i++)
+			at += (size_t)snprintf(buf + at, sizeof(buf) - at, "../");
+		snprintf(buf + at, sizeof(buf) - at, "%s", path);
+		if (access(buf, R_OK) == 0)
+			return buf;
+	}
+	cr_assert_fail("%s not found from here", path);
+	return path;
+}
+
+/* ---- what is refused: one mistake each, its place and its words ---- */
+
+struct bad {
+	const char *text;
+	const char *place; /* "5:10"; "" = the file as a whole */
+	const char *words;
+};
+
+static const struct bad bads[] = {
+	/* the file */
+	{"", "", "the file is empty"},
+	{"# nothing\n", "", "the file is empty"},
+	{"just text\n", "1:1", "a mapping (`key: value`) is expected here"},
+	{"- a\n- b\n", "1:1", "expected here, not a list"},
+	{"listeners: {in: {bind: 127.0.0.1:25, upstream: mta}\n", "2:1", "YAML syntax: "},
+	{"listeners:\n  in: [1, 2\nupstreams: 5\n", "3:10", "YAML syntax: "},
+	{TOP("user: `x`"), "1:7", "put it into quotes"},
+	{HOOK("reject-senders: [@bad.example]"), "7:22", "put it into quotes"},
+	{"listeners:\n\tin: {}\n", "2:1", "YAML wants blanks here, not a tab"},
+	{"user: \"\xff\"\n", "1:8", "not valid YAML text: invalid leading UTF-8 octet"},
+	{MINIMAL "---\n" MINIMAL, "6:1", "a second YAML document"},
+	{TOP("user: !secret x"), "1:7", "tags (`!secret`)"},
+	{TOP("user: \"a\\0b\""), "1:7", "a value cannot hold a NUL octet"},
+	{TOP("user: *nobody"), "1:7", "no anchor `&nobody` comes before this alias"},
+	{TOP("log: &x {to: *x}"), "1:14", "an alias cannot stand inside its own anchor"},
+	{TOP("? [a, b]\n: 1"), "1:3", "a key must be a single word"},
+	{TOP("log: [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]"), "1:21", "nested too deeply"},
+	{IN("<<: {hooks: []}"), "5:5", "merge keys are not supported"},
+	{UPS, "", "`listeners` is missing"},
+	{"listeners: {in: {bind: 127.0.0.1:25, upstream: m}}\nupstreams: {}\n", "2:12",
+		"`upstreams` is empty"},
+	{"upstreams: {mta: {servers: 10.0.0.10:25}}\nlisteners:\n", "2:11", "`listeners` is empty"},
+	{TOP("hooks: [a]"), "1:8", "`hooks` takes a mapping"},
+	{"listeners: {a b: {bind: 127.0.0.1:25, upstream: mta}}\n" UPS, "1:13",
+		"a name cannot be `a b`"},
+	{"listeners:\n  in: 127.0.0.1:25\n" UPS, "2:7", "a mapping (`key: value`) is expected"},
+
+	/* keys */
+	{TOP("worker: 2"), "1:1", "unknown key `worker`, did you mean `workers`?"},
+	{TOP("shutdown_grace: 2s"), "1:1", "did you mean `shutdown-grace`?"},
+	{TOP("colour: red"), "1:1",
+		"unknown key `colour`: here there are workers, user, log, limits, shutdown-grace, "
+		"listeners, upstreams, hooks"},
+	{IN("recipients: 500"), "5:5", "it belongs to listeners.<name>.limits"},
+	{IN("workers: 500"), "5:5", "it stands at the top of the file"},
+	{IN("limits: {recipeints: 500}"), "5:14", "did you mean `recipients`?"},
+	{IN("timeouts: {greeting: 5m}"), "5:16", "it belongs to upstreams.<name>.timeouts"},
+	{UP("server: 1"), "6:5", "did you mean `servers`?"},
+	{TOP("workers: 1\nshutdown-grace: 1s\nworkers: 1"), "3:1",
+		"duplicate key `workers`: it is there already in line 1"},
+	{IN("bind: 127.0.0.1:2526"), "5:5", "duplicate key `bind`: it is there already in line 3"},
+	{MINIMAL "  mta: {servers: 10.0.0.11:25}\n", "6:3", "duplicate key `mta`"},
+	{"listeners:\n  in: {bind: 127.0.0.1:25, upstream: mta}\n"
+	 "  in: {bind: 127.0.0.1:25, upstream: mtb}\n" UPS,
+		"3:3", "duplicate key `in`"},
+	{"listeners:\n  in: {upstream: mta}\n" UPS, "2:3", "`in` has no `bind`"},
+	{"listeners:\n  in: {bind: 127.0.0.1:2525}\n" UPS, "2:3", "`in` has no `upstream`"},
+	{MINIMAL "  two: {}\n", "6:3", "`two` has no `servers`"},
+	{MINIMAL "  two:\n", "6:3", "`two` has no `servers`"},
+	{MINIMAL "hooks:\n  r: {reject-senders: a@b.c}\n", "7:3", "`r` has no `type`"},
+
+	/* not in this version */
+	{TOP("metrics: {bind: 127.0.0.1:9155}"), "1:1", "no metrics endpoint yet"},
+	{TOP("control: {}"), "1:1", "no control socket yet"},
+	{TOP("certificates: {}"), "1:1", "no TLS termination yet"},
+	{IN("proxy-protocol: {from: 10.1.0.0/16}"), "5:5", "PROXY protocol"},
+	{IN("starttls: offer"), "5:15",
+		"this version of ringpost has no TLS termination yet: starttls can be none or "
+		"passthrough"},
+	{IN("starttls: {mode: require, certificates: public}"), "5:22", "no TLS termination yet"},
+	{IN("starttls: {certificates: public}"), "5:16", "no TLS termination yet"},
+	{UP("mode: pool"), "6:11", "no pool mode yet"},
+	{UP("tls: {mode: verify}"), "6:5", "no TLS to servers yet"},
+	{MINIMAL "hooks:\n  h: {type: milter, endpoint: \"127.0.0.1:11332\", mode: hold-end}\n",
+		"7:13", "no milter hooks yet"},
+	{HOOK("deadline: 2s"), "7:5", "hooks of type policy and milter are not"},
+	{TOP("log: {to: syslog}"), "1:11", "does not log to syslog yet"},
+
+	/* values */
+	{TOP("shutdown-grace: 30"), "1:17", "`shutdown-grace` needs a unit: `30s` is 30 seconds"},
+	{TOP("shutdown-grace: 1.5h"), "1:17", "`shutdown-grace` cannot be `1.5h`: write `500ms`"},
+	{TOP("shutdown-grace: 25h"), "1:17", "must be between 0 and 24h, not 25h"},
+	{TOP("shutdown-grace: 99999999999999999999h"), "1:17", "must be between 0 and 24h"},
+	{TOP("shutdown-grace: [1s, 2s]"), "1:17", "takes one value, not a list"},
+	{TOP("shutdown-grace:"), "1:16", "`shutdown-grace` has no value"},
+	{TOP("shutdown-grace: \"\""), "1:17", "`shutdown-grace` has no value"},
+	{TOP("limits: {sessions: many}"), "1:20",
+		"`sessions` cannot be `many`: write `500`, `20k`"},
+	{TOP("limits: {sessions: -1}"), "1:20", "`sessions` cannot be `-1`"},
+	{TOP("limits: {sessions: 0}"), "1:20", "must be between 1 and 4m, not 0"},
+	{TOP("limits: {memory: 64kb}"), "1:18", "`memory` cannot be `64kb`"},
+	{TOP("limits: {memory: 2t}"), "1:18", "must be between 1m and 1t, not 2t"},
+	{TOP("limits: {pressure: maybe}"), "1:20", "write `on` or `off`"},
+	{TOP("log: {level: debgu}"), "1:14",
+		"did you mean `debug`? (it can be error, warn, info, debug)"},
+	{TOP("log: {format: binary}"), "1:15", "it can be json, logfmt"},
+	{TOP("log: {to: /var/log/x}"), "1:11", "write `stderr` or `file:"},
+	{TOP("workers: 0"), "1:10", "must be between 1 and 1024, not 0"},
+	{TOP("workers: 99999999999999999999999"), "1:10", "must be between 1 and 1024"},
+	{TOP("workers: 3-1"), "1:10", "write `auto`, `4` or `0-7,^3`"},
+	{TOP("workers: 0-1024"), "1:10", "write `auto`"},
+	{TOP("workers: 0,^0"), "1:10", "leaves no CPU"},
+	{IN("limits: {per-client-rate: 600}"), "5:31", "write `10/s`, `600/min`"},
+	{IN("limits: {per-client-rate: 6/fortnight}"), "5:31", "write `10/s`, `600/min`"},
+	{IN("limits: {pipeline: 256}"), "5:24", "must be between 1 and 255, not 256"},
+	{IN("limits: {command-line: 511}"), "5:28", "must be between 512 and 4k, not 511"},
+	{IN("limits: {command-line: 8k}"), "5:28", "must be between 512 and 4k, not 8k"},
+	{IN("limits: {recipients: 99}"), "5:26", "must be between 100 and 1m, not 99"},
+	{UP("timeouts: {final-reply: 599s}"), "6:29", "must be between 10m and 24h, not 599s"},
+	{UP("mover: spilce"), "6:12", "did you mean `splice`?"},
+	{UP("balance: random"), "6:14", "it can be round-robin"},
+	{IN("bare-newlines: strip"), "5:20", "it can be guard, reject, normalize, pass"},
+
+	/* addresses and networks */
+	{BIND("localhost:25"), "4:11", "does not look names up"},
+	{BIND("127.0.0.1"), "4:11", "`127.0.0.1` has no port: write `127.0.0.1:25`"},
+	{BIND("\"::1\""), "4:11", "`::1` has no port: write `[::1]:25`"},
+	{BIND("127.0.0.1:65536"), "4:11", "`bind` cannot be `127.0.0.1:65536`"},
+	{BIND("[]"), "4:11", "`bind` has no value"},
+	{BIND("\"[::ffff:127.0.0.1]:25\""), "4:11", "write it as IPv4"},
+	{BIND("[127.0.0.1:25, [127.0.0.1:26]]"), "4:26", "takes one value, not a list"},
+	{SERVERS("mail.example.org:25"), "4:14", "does not look names up"},
+	{SERVERS("10.0.0.10:0"), "4:14", "`10.0.0.10:0`: port 0 is none"},
+	{SERVERS("0.0.0.0:25"), "4:14", "not an address one can connect to"},
+	{UP("source: 10.0.0.1:25"), "6:13", "write an address without a port"},
+	{UP("source: \"2001:db8::1\""), "6:13", "`source` is IPv6, server `10.0.0.10:25` is IPv4"},
+	{UP("source: 0.0.0.0"), "6:13", "leave `source` out"},
+	{IN("clients: 10.0.0.1/8"), "5:14", "did you mean `10.0.0.0/8`?"},
+	{IN("clients: 10.0.0.0/33"), "5:14", "a network is 10.0.0.0/8"},
+	{IN("clients: [10.0.0.0/8, example.org]"), "5:27", "`clients` cannot be `example.org`"},
+	{IN("clients: 0.0.0.0/0"), "5:14", "is everybody: write `any`"},
+	{IN("clients: \"::ffff:0.0.0.0/96\""), "5:14", "is everybody: write `any`"},
+	{IN("clients: \"::/0\""), "5:14", "is everybody: write `any`"},
+	{IN("clients: [any, 10.0.0.0/8]"), "5:15", "`any` stands alone"},
+	{IN("clients: []"), "5:14", "`clients` has no value"},
+	{IN("trusted: any"), "5:14", "would let everybody pretend"},
+
+	/* across keys */
+	{BIND("0.0.0.0:25"), "4:11",
+		"can be reached from other hosts, but `in` has no `clients`: anybody could send "
+		"mail"},
+	{BIND("[127.0.0.1:25, 192.0.2.1:25]"), "4:26", "or listen on a loopback address"},
+	{"listeners:\n  a: {bind: 127.0.0.1:25, upstream: mta}\n"
+	 "  b: {bind: 127.0.0.1:25, upstream: mta}\n" UPS,
+		"3:13", "`127.0.0.1:25` is taken: listener `a` has `127.0.0.1:25` in line 2"},
+	{"listeners:\n  a: {bind: 0.0.0.0:25, clients: any, upstream: mta}\n"
+	 "  b: {bind: 127.0.0.1:25, upstream: mta}\n" UPS,
+		"3:13", "is taken: listener `a` has `0.0.0.0:25`"},
+	{BIND("[127.0.0.1:25, 127.0.0.2:25, 127.0.0.1:25]"), "4:40", "is taken"},
+	{BIND("[\"unix:/tmp/a\", \"unix:/tmp/a\"]"), "4:27", "is taken"},
+	{"listeners:\n  in: {bind: 127.0.0.1:2525, upstream: mtaa}\n" UPS, "2:40",
+		"upstream `mtaa` is not defined, did you mean `mta`?"},
+	{"listeners:\n  in: {bind: 127.0.0.1:2525, upstream: elsewhere}\n" UPS, "2:40",
+		"`upstreams` has no such name"},
+	{IN("hooks: [rules]"), "5:13", "hook `rules` is not defined"},
+	{"listeners:\n  in: {bind: 127.0.0.1:2525, upstream: mta, hooks: [r, r]}\n" UPS
+	 "hooks: {r: {type: rules, reject-ehlo: a.b}}\n",
+		"2:56", "hook `r` is in the list twice"},
+	{SERVERS("127.0.0.1:2525"), "4:14", "mail would go round in a circle"},
+	{"listeners: {in: {bind: 0.0.0.0:25, clients: any, upstream: mta}}\nupstreams:\n  mta:\n"
+	 "    servers: [10.0.0.10:25, 127.0.0.1:25]\n",
+		"4:29", "is where listener `in` listens (line 1)"},
+
+	/* hooks and extensions */
+	{HOOK("reject-senders: nobody"), "7:21", "`nobody` is no address"},
+	{HOOK("reject-senders: \"a@b..c\""), "7:21", "the domain is not one"},
+	{HOOK("reject-senders: \"a b@c.d\""), "7:21", "no local part"},
+	{HOOK("reject-recipients: <>"), "7:24", "`<>` is a sender"},
+	{HOOK("reject-ehlo: a@b"), "7:18", "`a@b` is no host name"},
+	{HOOK("reply: 250 2.0.0 fine"), "7:12", "a refusal is 4xx or 5xx"},
+	{HOOK("reply: 421 4.7.0 bye"), "7:12", "421 would end the session"},
+	{HOOK("reply: 550 4.7.1 no"), "7:12", "4.7.1 and the code 550 are not of one class"},
+	{HOOK("reply: {code: 450, enhanced: 5.7.1}"), "7:34", "5.7.1 and the code 450"},
+	{HOOK("reply: {enhanced: 5.7}"), "7:23", "`enhanced` cannot be `5.7`"},
+	{HOOK("reply: {enhanced: 5.7.1000}"), "7:23", "`enhanced` cannot be `5.7.1000`"},
+	{HOOK("reply: {enhanced: 5.07.1}"), "7:23", "`enhanced` cannot be `5.07.1`"},
+	{HOOK("reply: {enhanced: 2.0.0}"), "7:23", "`enhanced` cannot be `2.0.0`"},
+	{HOOK("reply: {text: \"two\\nlines\"}"), "7:19", "one line of printable ASCII"},
+	{HOOK("reply: {text: \"gr\xc3\xbc\xc3\x9f\"}"), "7:19", "printable ASCII"},
+	{IN("extensions: {BURL: pass}"), "5:18",
+		"BURL cannot be passed: the server would fetch a body nobody saw"},
+	{IN("extensions: {xclient: pass}"), "5:18", "is governed by `trusted`"},
+	{IN("extensions: {PRDR: pass}"), "5:18", "changes the number of replies"},
+	{IN("extensions: {CHECKPOINT: pass}"), "5:18", "changes how a body is framed"},
+	{IN("extensions: {X-EXPS: pass}"), "5:18", "an exchange we cannot frame"},
+	{IN("extensions: {XEXCH50: pass}"), "5:18", "a payload we cannot frame"},
+	{IN("extensions: {STARTTLS: strip}"), "5:18", "governed by the listener's `starttls`"},
+	{IN("extensions: {DSN: hide}"), "5:23", "can be pass or strip"},
+	{IN("extensions: {DSN: strip, dsn: pass}"), "5:30", "there twice"},
+	{IN("extensions: {X-A: strip, x-a: pass}"), "5:30", "there twice"},
+	{IN("extensions: {\"NOT A WORD\": strip}"), "5:18", "no EHLO keyword"},
+	{IN("extensions: strip"), "5:17", "`extensions` takes a mapping"},
+
+	/* expansion */
+	{TOP("user: ${env:CONF_TEST_NOWHERE}"), "1:7",
+		"the environment variable `CONF_TEST_NOWHERE` is not set"},
+	{TOP("user: ${file:/nowhere/at/all}"), "1:7",
+		"cannot read the file `/nowhere/at/all`: No such file"},
+	{TOP("user: ${file:/}"), "1:7", "cannot read the file `/`: not a regular file"},
+	{TOP("user: ${home}"), "1:7", "only ${env:NAME} and ${file:PATH} expand"},
+	{TOP("user: x${env:HOME"), "1:7", "`${` without its `}`"},
+};
+
+static void check_bad(const struct bad *b)
+{
+	struct outcome o = load(b->text);
+	char head[64];
+
+	cr_expect_null(o.c, "accepted:\n%s", b->text);
+	snprintf(head, sizeof(head), "t.yaml:%s%s error: ", b->place, b->place[0] != 0 ? ":" : "");
+	cr_expect(strncmp(o.said, head, strlen(head)) == 0, "not at %s\n%s%s", b->place, b->text,
+		o.said);
+	cr_expect_not_null(
+		strstr(o.said, b->words), "no \"%s\" for\n%s%s", b->words, b->text, o.said);
+	cr_expect_not_null(strstr(o.said, "\n1 error\n"), "not one error:\n%s%s", b->text, o.said);
+	done(&o);
+}
+
+Test(conf, refuses_each_mistake_at_its_place)
+{
+	cr_assert_geq(ARRAY_LEN(bads), 40u);
+	for (size_t i = 0; i < ARRAY_LEN(bads); i++)
+		check_bad(&bads[i]);
+}
+
+Test(conf, message_has_the_line_and_a_caret)
+{
+	struct outcome o = load(TOP("log: {level: \"w\xc3\xb6rn\", fromat: json}"));
+
+	cr_assert_str_eq(o.said,
+		"t.yaml:1:14: error: `level` cannot be `w\xc3\xb6rn`: it can be "
+		"error, warn, info, debug\n"
+		"  log: {level: \"w\xc3\xb6rn\", fromat: json}\n"
+		"               ^\n"
+		"t.yaml:1:22: error: unknown key `fromat`, did you mean `format`?\n"
+		"  log: {level: \"w\xc3\xb6rn\", fromat: json}\n"
+		"                       ^\n"
+		"2 errors\n");
+	done(&o);
+}
+
+Test(conf, reports_all_errors_of_a_file_in_one_run_in_its_order)
+{
+	static const char text[] = "workers: none\n"		       /* 1 */
+				   "shutdown-grace: 30\n"	       /* 2 */
+				   "log: {level: loud, to: nowhere}\n" /* 3, two of them */
+				   "listeners:\n"		       /* 4 */
+				   "  a:\n"			       /* 5 */
+				   "    bind: 0.0.0.0:25\n"	       /* 6: open */
+				   "    upstream: mtb\n"	       /* 7 */
+				   "    limits: {pipeline: 0, recpients: 1000}\n" /* 8, two */
+				   "  b: {bind: 127.0.0.1:25, upstream: mta}\n"	  /* 9: taken */
+				   "upstreams:\n"				  /* 10 */
+				   "  mta: {servers: nowhere:25, mover: fast}\n"  /* 11, two */
+				   "metrics: {}\n";				  /* 12 */
+	static const unsigned lines[] = {1, 2, 3, 3, 6, 7, 8, 8, 9, 11, 11, 12};
+	struct outcome o = load(text);
+	const char *p = o.said;
+
+	cr_assert_null(o.c);
+	cr_assert_eq(count_of(o.said, ": error: "), 12u, "%s", o.said);
+	cr_assert_not_null(strstr(o.said, "\n12 errors\n"));
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+		p = strstr(p, "t.yaml:");
+		cr_assert_not_null(p);
+		cr_assert_eq((unsigned)atoi(p + 7), lines[i], "message %zu:\n%s", i, p);
+		p++;
+	}
+	done(&o);
+}
+
+Test(conf, an_alias_is_wrong_once)
+{
+	struct outcome o =
+		load("listeners:\n  a: {bind: 127.0.0.1:25, upstream: mta, limits: &l {junk: x}}\n"
+		     "  b: {bind: 127.0.0.1:26, upstream: mta, limits: *l}\n" UPS);
+
+	cr_assert_eq(count_of(o.said, ": error: "), 1u, "%s", o.said);
+	cr_assert_not_null(strstr(o.said, "\n1 error\n"));
+	done(&o);
+}
+
+Test(conf, terminals_are_safe_from_values)
+{
+	struct outcome o = load(TOP("log: {level: \"\\e[31mred\\u202e\"}\nuser: \x7f"));
+
+	for (const char *p = o.said; *p != 0; p++)
+		cr_assert((*p >= 0x20 && *p < 0x7f) || *p == '\n', "octet %02x", (unsigned char)*p);
+	done(&o);
+	o = load(TOP("log: {level: \"\\e[31mred\\u202e\"}"));
+	cr_assert_not_null(strstr(o.said, "cannot be `?[31mred?`"), "%s", o.said);
+	done(&o);
+}
+
+Test(conf, long_source_lines_are_cut_around_the_caret)
+{
+	char text[2048] = "log: {to: stderr,";
+	struct outcome o;
+
+	memset(text + strlen(text), ' ', 1000);
+	snprintf(text + 1017, sizeof(text) - 1017, "level: x,%500s}\n" MINIMAL, "");
+	o = load(text);
+	cr_assert(strncmp(o.said, "t.yaml:1:1025: error: ", 22) == 0, "%s", o.said);
+	char *line = strchr(o.said, '\n') + 1, *caret = strchr(line, '\n') + 1;
+	cr_assert_lt(strcspn(line, "\n"), 130u);
+	cr_assert_eq(line[strcspn(caret, "^")], 'x', "%s", o.said);
+	done(&o);
+}
+
+Test(conf, message_flood_is_bounded_but_counted)
+{
+	char *text = calloc(1, 1 << 17);
+	size_t at = (size_t)snprintf(text, 64, "listeners:\n  in: {hooks: [");
+	struct outcome o;
+
+	for (int i = 0; i < 60; i++)
+		at += (size_t)sprintf(text + at, "h%d,", i);
+	at += (size_t)sprintf(text + at, "]}\nupstreams: {m: {servers: [");
+	for (int i = 0; i < 200; i++)
+		at += (size_t)sprintf(text + at, "x%d,", i);
+	at += (size_t)sprintf(text + at, "]}}\nhooks: {r: {type: rules, reject-senders: [");
+	for (int i = 0; i < 3000; i++)
+		at += (size_t)sprintf(text + at, "x%d,", i);
+	sprintf(text + at, "]}}\n");
+	o = load(text);
+	cr_assert_eq(count_of(o.said, ": error: "), (unsigned)CONF_DIAGS_MAX);
+	cr_assert_not_null(strstr(o.said, "\n3262 errors\n"));
+	done(&o);
+	free(text);
+}
+
+/* ---- what is accepted ---- */
+
+static const char *const sane[] = {
+	MINIMAL,
+	"\xef\xbb\xbf" MINIMAL,
+	"%YAML 1.1\n---\n" MINIMAL "...\n",
+	"---\r\nlisteners: {in: {bind: 127.0.0.1:25, upstream: m}}\r\nupstreams: {m: {servers: "
+	"10.0.0.1:25}}\r\n",
+	"{\"listeners\": {\"in\": {\"bind\": \"127.0.0.1:25\", \"upstream\": \"m\"}}, "
+	"\"upstreams\": "
+	"{\"m\": {\"servers\": [\"10.0.0.1:25\"]}}}",
+	TOP("workers: 1"),
+	TOP("workers: 1024"),
+	TOP("shutdown-grace: 0"),
+	TOP("shutdown-grace: 1500ms\nlimits: {sessions: 200k, memory: 4g, accept-backlog: 128, "
+	    "pressure: OFF}"),
+	TOP("log: {to: \"file:/var/log/ringpost.log\", format: logfmt, level: debug}"),
+	TOP("log:\nlimits:\nhooks:"),
+	IN("timeouts:\n    limits:\n    hooks:\n    extensions:\n    starttls:"),
+	IN("starttls: none"),
+	IN("starttls: {mode: passthrough}"),
+	IN("clients: any"),
+	IN("clients: [10.0.0.0/8, \"2001:db8::/32\", 192.0.2.1, \"::ffff:192.0.2.0/120\"]"),
+	IN("trusted: 10.0.0.5"),
+	IN("extensions: {PIPELINING: strip, SIZE: pass, \"*\": strip, X-MINE: pass, XCLIENT: "
+	   "strip}"),
+	IN("bare-newlines: pass"),
+	IN("limits: {per-client-rate: 5k/h, per-client-sessions: 0, message: 64k}"),
+	BIND("[127.0.0.1:25, 127.0.0.2:25, \"[::1]:25\", \"unix:/run/x\", \"unix:@abstract\"]"),
+	"listeners:\n  in: {bind: [\"0.0.0.0:25\", \"[::]:25\"], clients: any, upstream: "
+	"mta}\n" UPS,
+	SERVERS("[10.0.0.10:25, \"[2001:db8::10]:25\", \"unix:/run/mta\"]"),
+	SERVERS("127.0.0.1:25"),
+	BIND("[127.0.0.1:0, 127.0.0.1:0]"),
+	UP("source: 10.0.0.1\n    mover: zero-copy\n    retry-down: 0\n    timeouts: {final-reply: "
+	   "600s}"),
+	HOOK("reject-senders: <>"),
+	HOOK("reject-senders: [\"a@b.c\", \"@b.c\", \"@.b.c\", '\"a b\"@b.c', \"x@[192.0.2.1]\"]"),
+	HOOK("reject-ehlo: [localhost, .dyn.example, \"[192.0.2.1]\"]\n    reply: 450 not now"),
+	HOOK("reject-clients: any\n    reply: {code: 450, text: later}"),
+	"listeners:\n  a: &l {bind: 127.0.0.1:25, upstream: &u mta}\n"
+	"  b: {bind: 127.0.0.1:26, upstream: *u, timeouts: &t {command: 1m}}\n"
+	"  c: {bind: 127.0.0.1:27, upstream: *u, timeouts: *t}\n" UPS,
+};
+
+Test(conf, accepts_sane_files_and_dumps_what_loads_again)
+{
+	cr_assert_geq(ARRAY_LEN(sane), 20u);
+	for (size_t i = 0; i < ARRAY_LEN(sane); i++) {
+		struct conf *c = load_good(sane[i]);
+		char *one = dumped(c);
+		struct conf *again = load_good(one);
+		char *two = dumped(again);
+
+		cr_assert_str_eq(one, two);
+		conf_free(c);
+		conf_free(again);
+		free(one);
+		free(two);
+	}
+}
+
+Test(conf, defaults_are_those_of_the_header)
+{
+	struct conf *c = load_good(MINIMAL);
+	const struct conf_listener *l = &c->listeners[0];
+	const struct conf_upstream *u = &c->upstreams[0];
+	cpu_set_t mask;
+
+	cr_assert_eq(sched_getaffinity(0, sizeof(mask), &mask), 0);
+	cr_assert_eq(c->cpu_count, (uint32_t)CPU_COUNT(&mask));
+	for (uint32_t i = 0; i < c->cpu_count; i++)
+		cr_assert(CPU_ISSET(c->cpus[i], &mask));
+	cr_assert(c->pinned && c->user == NULL && c->log.path == NULL && c->limits.pressure);
+	cr_assert(c->log.format == LOG_JSON && c->log.level == LOG_INFO);
+	cr_assert(c->limits.sessions == 20000 && c->limits.memory == 1ull << 30);
+	cr_assert(c->limits.accept_backlog == 4096 && c->shutdown_grace_ms == 30000);
+	cr_assert(c->listener_count == 1 && c->upstream_count == 1 && c->hook_count == 0);
+	cr_assert_str_eq(l->name, "in");
+	cr_assert(l->bind_count == 1 && addr_port(&l->bind[0]) == 2525 && l->hook_count == 0);
+	cr_assert(l->starttls == STARTTLS_NONE && l->bare_newlines == SCAN_GUARD);
+	cr_assert(l->upstream == u && l->index == 0 && u->index == 0 && l->trusted.count == 0);
+	cr_assert(!l->clients.any && l->clients.count == 2);
+	cr_assert(l->timeouts.command == 300000 && l->timeouts.data == 180000);
+	cr_assert_eq(l->timeouts.send, 300000u);
+	cr_assert(l->limits.per_client_sessions == 50 && l->limits.per_client_rate == 0);
+	cr_assert(l->limits.rate_window_ms == 60000 && l->limits.recipients == 1000);
+	cr_assert(l->limits.message == 0 && l->limits.errors == 20 && l->limits.soft_errors == 10);
+	cr_assert(l->limits.error_delay_ms == 1000 && l->limits.junk == 100);
+	cr_assert(l->limits.command_line == 4096 && l->limits.pipeline == 100);
+	for (unsigned e = 0; e < EXT_COUNT; e++)
+		cr_assert_eq(l->ehlo.policy[e], ext_default((enum smtp_ext)e));
+	cr_assert(!l->ehlo.show_starttls && !l->ehlo.trusted && l->ehlo.size_max == 0);
+	cr_assert(u->server_count == 1 && addr_port(&u->servers[0].addr) == 25);
+	cr_assert_str_eq(u->servers[0].text, "10.0.0.10:25");
+	cr_assert(u->timeouts.connect == 30000 && u->timeouts.greeting == 300000);
+	cr_assert(u->timeouts.reply == 300000 && u->timeouts.data_init == 120000);
+	cr_assert(u->timeouts.final_reply == 630000 && u->timeouts.send == 180000);
+	cr_assert(u->retry_down_ms == 5000 && u->mover == MOVER_AUTO && u->source == NULL);
+	conf_free(c);
+}
+
+static const char rich[] =
+	"workers: 0-0\nshutdown-grace: 2h\nlimits: {sessions: 200k, memory: 4G, pressure: no}\n"
+	"log: {to: \"file:/x y/$${z\\\"\", format: logfmt, level: error}\n"
+	"listeners:\n"
+	"  a: {bind: 127.0.0.1:1, upstream: two, hooks: [s, r], starttls: passthrough,\n"
+	"    limits: {message: 50m, per-client-rate: 10/s}, bare-newlines: normalize,\n"
+	"    extensions: {dsn: strip, X-One: strip, \"*\": strip, PIPELINING: pass}}\n"
+	"  b: {bind: 127.0.0.1:2, upstream: one}\n"
+	"upstreams:\n"
+	"  one: {servers: [10.0.0.1:25, \"unix:/m\"], source: 10.0.0.9}\n"
+	"  two: {servers: \"[2001:db8::1]:2525\", mover: ring-splice, timeouts: {send: 1s}}\n"
+	"hooks:\n"
+	"  r: {type: rules, reject-ehlo: [.Dyn.Example, HOST]}\n"
+	"  s: {type: rules, reject-senders: [\"<>\", \"A.b@C.D\", \"@X.y\", \"@.Z.y\"],\n"
+	"    reply: 451 try later}\n";
+
+static void check_pattern(
+	const struct conf_pattern *p, int kind, const char *local, const char *domain)
+{
+	cr_expect_eq((int)p->kind, kind);
+	cr_expect(span_eq(p->local, span_str(local)));
+	cr_expect(span_eq(p->domain, span_str(domain)), "%.*s", (int)p->domain.n,
+		(const char *)p->domain.p);
+}
+
+Test(conf, values_arrive)
+{
+	struct conf *c = load_good(rich);
+	const struct conf_listener *a = &c->listeners[0];
+	const struct conf_upstream *one = &c->upstreams[0], *two = &c->upstreams[1];
+
+	cr_assert(c->shutdown_grace_ms == 7200000 && c->limits.sessions == 200000);
+	cr_assert(c->limits.memory == 4ull << 30 && !c->limits.pressure);
+	cr_assert_str_eq(c->log.path, "/x y/${z\"");
+	cr_assert(c->log.format == LOG_LOGFMT && c->log.level == LOG_ERROR);
+	cr_assert(a->starttls == STARTTLS_PASSTHROUGH && a->ehlo.show_starttls);
+	cr_assert(a->limits.message == 50 << 20 && a->ehlo.size_max == 50 << 20);
+	cr_assert(a->limits.per_client_rate == 10 && a->limits.rate_window_ms == 1000);
+	cr_assert(a->bare_newlines == SCAN_NORMALIZE && a->upstream == two && two->index == 1);
+	cr_assert(c->listeners[1].index == 1 && c->listeners[1].upstream == one);
+	cr_assert(a->ehlo.policy[EXT_DSN] == EXT_STRIP && a->ehlo.policy[EXT_OTHER] == EXT_STRIP);
+	cr_assert(a->ehlo.policy[EXT_PIPELINING] == EXT_OWN &&
+		  a->ehlo.policy[EXT_8BITMIME] == EXT_PASS);
+	cr_assert(a->ehlo.named_count == 1 && a->ehlo.named[0].policy == EXT_STRIP);
+	cr_assert(span_eq(a->ehlo.named[0].keyword, SPAN_LIT("X-One")));
+	cr_assert(a->hook_count == 2 && a->hooks[0] == &c->hooks[1] && a->hooks[1] == &c->hooks[0]);
+	cr_assert(one->server_count == 2 && one->servers[1].addr.sa.sa_family == AF_UNIX);
+	cr_assert(one->source != NULL && addr_port(one->source) == 0);
+	cr_assert_eq(one->source->len, sizeof(struct sockaddr_in));
+	cr_assert(two->mover == MOVER_RING_SPLICE && two->timeouts.send == 1000);
+	cr_assert_eq(two->timeouts.reply, 300000u);
+	conf_free(c);
+}
+
+Test(conf, rules_arrive)
+{
+	struct conf *c = load_good(rich);
+	const struct conf_rules *r = &c->hooks[0].rules, *s = &c->hooks[1].rules;
+
+	cr_assert(r->ehlo_count == 2 && r->sender_count == 0 && !r->reject_null_sender);
+	check_pattern(&r->ehlo[0], PAT_SUBDOMAINS, "", "dyn.example");
+	check_pattern(&r->ehlo[1], PAT_EXACT, "", "host");
+	cr_assert(r->reply.code == 550);
+	cr_assert_str_eq(r->reply.enhanced, "5.7.1");
+	cr_assert_str_eq(r->reply.text, "refused by policy");
+	cr_assert(s->sender_count == 3 && s->reject_null_sender && s->recipient_count == 0);
+	check_pattern(&s->senders[0], PAT_EXACT, "A.b", "c.d");
+	check_pattern(&s->senders[1], PAT_DOMAIN, "", "x.y");
+	check_pattern(&s->senders[2], PAT_SUBDOMAINS, "", "z.y");
+	cr_assert(s->reply.code == 451);
+	cr_assert_str_eq(s->reply.enhanced, "4.7.1");
+	cr_assert_str_eq(s->reply.text, "try later");
+	conf_free(c);
+}
+
+Test(conf, cpu_lists)
+{
+	struct outcome o = load(TOP("workers: 0-7,^3, 9,8-10,^0-1"));
+	static const uint16_t want[] = {2, 4, 5, 6, 7, 8, 9, 10};
+
+	/* A warning where the machine has fewer. */
+	cr_assert_not_null(o.c, "%s", o.said);
+	cr_assert_eq(o.c->cpu_count, ARRAY_LEN(want));
+	cr_assert_arr_eq(o.c->cpus, want, sizeof(want));
+	cr_assert(o.c->pinned);
+	done(&o);
+	o = load(TOP("workers: 3"));
+	cr_assert(o.c->cpu_count == 3 && !o.c->pinned);
+	done(&o);
+	o = load(TOP("workers: 0-0"));
+	cr_assert(o.c->cpu_count == 1 && o.c->pinned && o.c->cpus[0] == 0);
+	done(&o);
+}
+
+/* A wildcard listener is reached by every address of the host, not by loopback alone. */
+Test(conf, own_address_behind_a_wildcard_is_a_loop)
+{
+	char text[300], host[INET_ADDRSTRLEN] = "127.0.0.1";
+	struct ifaddrs *all;
+	struct outcome o;
+
+	cr_assert_eq(getifaddrs(&all), 0);
+	for (struct ifaddrs *i = all; i != NULL; i = i->ifa_next)
+		if (i->ifa_addr != NULL && i->ifa_addr->sa_family == AF_INET)
+			inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr,
+				host, sizeof(host));
+	freeifaddrs(all);
+	snprintf(text, sizeof(text),
+		"listeners: {in: {bind: 0.0.0.0:25, clients: any, upstream: mta}}\n"
+		"upstreams: {mta: {servers: %s:25}}\n",
+		host);
+	o = load(text);
+	cr_assert_null(o.c);
+	cr_assert_not_null(strstr(o.said, "t.yaml:2:28: error: "), "%s", o.said);
+	cr_assert_not_null(strstr(o.said, "mail would go round in a circle"), "%s", o.said);
+	done(&o);
+}
+
+/* ---- warnings ---- */
+
+static const struct bad warnings[] = {
+	{MINIMAL "  spare: {servers: 10.0.0.11:25}\n", "6:3", "no listener uses upstream `spare`"},
+	{MINIMAL "hooks:\n  r: {type: rules, reject-ehlo: x}\n", "7:3",
+		"no listener uses hook `r`"},
+	{HOOK("reply: 550 no"), "5:3", "hook `r` refuses nothing"},
+	{IN("limits: {message: 65535}"), "5:23", "RFC 5321 4.5.3.1.7"},
+	{TOP("workers: 1023-1023"), "1:10", "may not run on CPU 1023"},
+};
+
+Test(conf, warns_and_loads)
+{
+	for (size_t i = 0; i < ARRAY_LEN(warnings); i++) {
+		struct outcome o = load(warnings[i].text);
+		char head[64];
+
+		snprintf(head, sizeof(head), "t.yaml:%s: warning: ", warnings[i].place);
+		cr_expect_not_null(o.c, "%s", o.said);
+		cr_expect(strncmp(o.said, head, strlen(head)) == 0, "%s", o.said);
+		cr_expect_not_null(strstr(o.said, warnings[i].words), "%s", o.said);
+		cr_expect_not_null(strstr(o.said, "\n1 warning\n"), "%s", o.said);
+		done(&o);
+	}
+}
+
+/* ---- networks ---- */
+
+static struct ring_addr addr(const char *text)
+{
+	struct ring_addr a;
+
+	cr_assert(addr_parse(span_str(text), &a), "%s", text);
+	return a;
+}
+
+Test(conf, networks_match)
+{
+	static const struct {
+		const char *nets, *peer;
+		bool in;
+	} rows[] = {
+		{"any", "192.0.2.1:1", true},
+		{"10.0.0.0/8", "10.255.0.1:1", true},
+		{"10.0.0.0/8", "11.0.0.1:1", false},
+		{"10.0.0.0/8", "[::ffff:10.1.2.3]:1", true},
+		{"\"::ffff:10.0.0.0/104\"", "10.1.2.3:1", true},
+		{"10.0.0.0/8", "[a00::]:1", false},
+		{"192.0.2.128/25", "192.0.2.127:1", false},
+		{"192.0.2.128/25", "192.0.2.128:1", true},
+		{"192.0.2.1", "192.0.2.1:1", true},
+		{"192.0.2.1", "192.0.2.0:1", false},
+		{"\"2001:db8::/33\"", "[2001:db8:7fff::1]:1", true},
+		{"\"2001:db8::/33\"", "[2001:db8:8000::1]:1", false},
+		{"\"2001:db8::1\"", "[2001:db8::1]:1", true},
+		{"127.0.0.0/8", "unix:/x", true},
+		{"10.0.0.0/8", "unix:/x", false},
+		{"[192.0.2.0/24, \"::1\"]", "[::1]:1", true},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		char text[256];
+		struct ring_addr a = addr(rows[i].peer);
+		struct conf *c;
+
+		snprintf(
+			text, sizeof(text), BIND("198.51.100.1:25\n    clients: %s"), rows[i].nets);
+		c = load_good(text);
+		cr_expect_eq(conf_nets_match(&c->listeners[0].clients, &a), rows[i].in, "%s in %s",
+			rows[i].peer, rows[i].nets);
+		conf_free(c);
+	}
+}
+
+Test(conf, loopback_listener_has_loopback_clients)
+{
+	struct conf *c = load_good(MINIMAL);
+	struct ring_addr near4 = addr("127.9.9.9:1"), near6 = addr("[::1]:1"),
+			 far = addr("10.0.0.1:1");
+
+	cr_assert(conf_nets_match(&c->listeners[0].clients, &near4));
+	cr_assert(conf_nets_match(&c->listeners[0].clients, &near6));
+	cr_assert_not(conf_nets_match(&c->listeners[0].clients, &far));
+	cr_assert_not(conf_nets_match(&c->listeners[0].trusted, &near4));
+	conf_free(c);
+	/* Whatever its list says (conf.h); not so where others can connect. */
+	c = load_good(IN("clients: 192.0.2.0/24"));
+	cr_assert(conf_nets_match(&c->listeners[0].clients, &near4));
+	cr_assert_not(conf_nets_match(&c->listeners[0].clients, &far));
+	conf_free(c);
+	c = load_good("listeners: {in: {bind: [127.0.0.1:25, 10.0.0.1:25], clients: 10.0.0.0/8, "
+		      "upstream: mta}}\n" UPS);
+	cr_assert(conf_nets_match(&c->listeners[0].clients, &far));
+	cr_assert_not(conf_nets_match(&c->listeners[0].clients, &near4));
+	conf_free(c);
+}
+
+/* ---- expansion ---- */
+
+Test(conf, expansion)
+{
+	char path[] = "/tmp/test_conf_XXXXXX", text[512];
+	int fd = mkstemp(path);
+	struct conf *c;
+
+	cr_assert_geq(fd, 0);
+	cr_assert_gt(dprintf(fd, "550 5.7.1 ${env:HOME} kept\r\n\n"), 0);
+	close(fd);
+	setenv("CONF_TEST_PORT", "2600", 1);
+	setenv("CONF_TEST_EMPTY", "", 1);
+	snprintf(text, sizeof(text),
+		"listeners:\n  in: {bind: \"127.0.0.1:${env:CONF_TEST_PORT}\", hooks: r,\n"
+		"    upstream: "
+		"\"${env:CONF_TEST_NOWHERE:-m}${env:CONF_TEST_EMPTY:-t}${env:CONF_TEST_EMPTY}a\"}"
+		"\n" UPS "hooks: {r: {type: rules, reject-ehlo: x, reply: '${file:%s}'}}\n",
+		path);
+	c = load_good(text);
+	cr_assert_eq(addr_port(&c->listeners[0].bind[0]), 2600);
+	cr_assert_str_eq(c->listeners[0].upstream->name, "mta");
+	/* What a file brought in is not expanded again. */
+	cr_assert_str_eq(c->hooks[0].rules.reply.text, "${env:HOME} kept");
+	conf_free(c);
+	unlink(path);
+	c = load_good(HOOK("reject-ehlo: x\n    reply: 550 a $${b} $c $$d"));
+	cr_assert_str_eq(c->hooks[0].rules.reply.text, "a ${b} $c $$d");
+	conf_free(c);
+}
+
+Test(conf, expanded_secrets_stay_out_of_messages)
+{
+	struct outcome o;
+
+	setenv("CONF_TEST_SECRET", "hunter2", 1);
+	o = load(TOP("shutdown-grace: ${env:CONF_TEST_SECRET}"));
+	cr_assert_null(o.c);
+	cr_assert_null(strstr(o.said, "hunter2"), "%s", o.said);
+	cr_assert_not_null(strstr(o.said, "`${env:CONF_TEST_SECRET}`"));
+	done(&o);
+	setenv("CONF_TEST_SECRET", "\xff\xfe", 1);
+	o = load(HOOK("reject-senders: a${env:CONF_TEST_SECRET}@b.c"));
+	cr_assert_null(o.c);
+	done(&o);
+}
+
+/* ---- bounds ---- */
+
+Test(conf, a_billion_laughs_are_not_funny)
+{
+	char text[4096];
+	size_t at = (size_t)sprintf(text, "hooks:\n  a: &a [x, x, x, x, x, x, x, x, x, x]\n");
+	struct outcome o;
+
+	for (char c = 'b'; c < 'm'; c++)
+		at += (size_t)sprintf(text + at,
+			"  %c: &%c [*%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c]\n", c, c, c - 1,
+			c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1);
+	o = load(text);
+	cr_assert_null(o.c);
+	cr_assert_not_null(strstr(o.said, "too many values"), "%s", o.said);
+	done(&o);
+}
+
+Test(conf, size_is_bounded)
+{
+	size_t n = CONF_FILE_BYTES_MAX + 1;
+	char *text = malloc(n);
+	struct outcome o;
+
+	memset(text, '\n', n);
+	memcpy(text, MINIMAL, strlen(MINIMAL));
+	o = load_bytes(text, n);
+	cr_assert_null(o.c);
+	cr_assert_str_eq(o.said, "t.yaml: error: larger than 1 MiB\n1 error\n");
+	done(&o);
+	o = load_bytes(text, n - 1);
+	cr_assert_not_null(o.c, "%s", o.said);
+	done(&o);
+	free(text);
+}
+
+Test(conf, keys_and_anchors_are_bounded)
+{
+	char *text = calloc(1, 1 << 17);
+	size_t at = 0;
+	struct outcome o;
+
+	for (int i = 0; i <= CONF_MAP_KEYS_MAX; i++)
+		at += (size_t)sprintf(text + at, "k%d: 1\n", i);
+	o = load(text);
+	cr_assert_not_null(strstr(o.said, "too many keys in one mapping"), "%s", o.said);
+	done(&o);
+	at = (size_t)sprintf(text, "hooks: [");
+	for (int i = 0; i <= CONF_ANCHORS_MAX; i++)
+		at += (size_t)sprintf(text + at, "&a%d x, ", i);
+	o = load(text);
+	cr_assert_not_null(strstr(o.said, "too many anchors"), "%s", o.said);
+	done(&o);
+	free(text);
+}
+
+/* ---- files ---- */
+
+static struct outcome load_path(const char *path)
+{
+	struct outcome o = {0};
+	FILE *err = open_memstream(&o.said, &o.said_len);
+
+	o.c = conf_load(path, err);
+	fclose(err);
+	return o;
+}
+
+Test(conf, files)
+{
+	char path[] = "/tmp/test_conf_XXXXXX", want[256];
+	int fd = mkstemp(path);
+	struct outcome o;
+
+	cr_assert_eq(write(fd, MINIMAL, strlen(MINIMAL)), (ssize_t)strlen(MINIMAL));
+	o = load_path(path);
+	cr_assert_not_null(o.c, "%s", o.said);
+	done(&o);
+	fchmod(fd, 0646);
+	o = load_path(path);
+	cr_assert_null(o.c);
+	snprintf(want, sizeof(want), "%s: error: anybody could change it", path);
+	cr_assert(strncmp(o.said, want, strlen(want)) == 0, "%s", o.said);
+	done(&o);
+	fchmod(fd, 0664);
+	o = load_path(path);
+	cr_assert_null(o.c);
+	cr_assert_not_null(strstr(o.said, "its whole group could change it"), "%s", o.said);
+	done(&o);
+	close(fd);
+	unlink(path);
+	o = load_path(path);
+	snprintf(want, sizeof(want), "%s: error: No such file or directory\n1 error\n", path);
+	cr_assert_str_eq(o.said, want);
+	done(&o);
+	o = load_path("/");
+	cr_assert_str_eq(o.said, "/: error: Is a directory\n1 error\n");
+	done(&o);
+}
+
+Test(conf, standard_input)
+{
+	int p[2];
+	struct outcome o;
+
+	cr_assert_eq(pipe(p), 0);
+	cr_assert_eq(write(p[1], "user:\n", 6), 6);
+	close(p[1]);
+	cr_assert_eq(dup2(p[0], STDIN_FILENO), STDIN_FILENO);
+	o = load_path("-");
+	cr_assert(strncmp(o.said, "<stdin>: error: `listeners` is missing", 38) == 0, "%s", o.said);
+	done(&o);
+}
+
+/* ---- documents ---- */
+
+Test(conf, reference_is_the_committed_one)
+{
+	char *want = read_text(in_tree("docs/CONFIGURATION.md")), *got = NULL;
+	size_t n = 0;
+	FILE *out = open_memstream(&got, &n);
+
+	conf_reference(out);
+	fclose(out);
+	cr_assert(strcmp(got, want) == 0,
+		"docs/CONFIGURATION.md is not what conf_reference() writes");
+	for (size_t i = 0; i < conf_key_count; i++)
+		cr_assert_not_null(strstr(got, conf_keys[i].name));
+	free(want);
+	free(got);
+}
+
+Test(conf, examples_load)
+{
+	glob_t files;
+	char pattern[300];
+
+	unsetenv("RINGPOST_USER");
+	snprintf(pattern, sizeof(pattern), "%s/*.yaml", in_tree("docs/examples"));
+	cr_assert_eq(glob(pattern, 0, NULL, &files), 0);
+	cr_assert_geq(files.gl_pathc, 4u);
+	for (size_t i = 0; i < files.gl_pathc; i++) {
+		/* Not by conf_load(): a checkout may be writable by its group. */
+		char *text = read_text(files.gl_pathv[i]), *one;
+		struct conf *c = load_good(text), *again;
+
+		one = dumped(c);
+		again = load_good(one);
+		if (strstr(files.gl_pathv[i], "minimal") != NULL)
+			cr_assert_eq(count_of(text, "\n"), 4u);
+		conf_free(again);
+		conf_free(c);
+		free(one);
+		free(text);
+	}
+	globfree(&files);
+}
+
+/* Every key of the table, but those without a default, stands in the large example. */
+Test(conf, large_example_names_every_key)
+{
+	char *text = read_text(in_tree("docs/examples/full.yaml")), key[64];
+
+	for (size_t i = 0; i < conf_key_count; i++) {
+		if (conf_keys[i].type == TYPE_LATER)
+			continue;
+		snprintf(key, sizeof(key), "%s:", conf_keys[i].name);
+		cr_expect_not_null(strstr(text, key), "%s", conf_keys[i].name);
+	}
+	free(text);
+}
+
+/* ---- the table itself ---- */
+
+Test(conf, schema_rows_are_sound)
+{
+	for (size_t i = 0; i < conf_key_count; i++) {
+		const struct key *k = &conf_keys[i];
+
+		cr_expect_eq(key_find(k->scope, k->name), k, "%s is there twice", k->name);
+		cr_expect(k->min <= k->max || k->max == 0, "%s", k->name);
+		cr_expect(k->text[0] != 0 && strchr(k->text, '|') == NULL, "%s", k->name);
+		cr_expect(k->type != TYPE_WORD || k->words != NULL, "%s", k->name);
+	}
+	for (int m = 0; m < MOVER_COUNT; m++) {
+		const struct word *w = key_find(SCOPE_UPSTREAM, "mover")->words;
+
+		while (w->word != NULL && w->value != m)
+			w++;
+		cr_expect_not_null(w->word, "mover %d has no word", m);
+	}
+}
+
+Test(conf, edit_distance)
+{
+	static const struct {
+		const char *a, *b;
+		unsigned d;
+	} rows[] = {{"", "", 0}, {"", "abc", 3}, {"abc", "abc", 0}, {"abc", "acb", 1},
+		{"ab", "abc", 1}, {"kitten", "sitting", 3}, {"time_outs", "TIMEOUTS", 1},
+		{"a_b", "a-b", 0}};
+	static const char *const words[] = {"bind", "limits", "timeouts"};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		cr_expect_eq(edit_distance(rows[i].a, rows[i].b), rows[i].d);
+		cr_expect_eq(edit_distance(rows[i].b, rows[i].a), rows[i].d);
+	}
+	cr_expect_str_eq(suggest("bnid", words, 3), "bind");
+	cr_expect_str_eq(suggest("limit", words, 3), "limits");
+	cr_expect_null(suggest("metrics", words, 3));
+	cr_expect_null(suggest("", words, 3));
+}
+
+/* ---- broken files ---- */
+
+static uint32_t next(uint32_t *seed)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 17;
+	*seed ^= *seed << 5;
+	return *seed;
+}
+
+/* Whatever happens to a good file, it is accepted or refused with a reason; and what is accepted
+ * can be dumped and loaded again. */
+static void mutate_and_load(const char *good, uint32_t seed)
+{
+	static const char bits[] = ":,[]{}&*!|>'\"%@`#-? \n\t\r$~<0123456789ab\xc3\xff\x01";
+	size_t n = strlen(good), hits = 1 + next(&seed) % 6;
+	char *text = malloc(n + 64);
+	struct outcome o;
+
+	memcpy(text, good, n);
+	for (size_t i = 0; i < hits; i++) {
+		size_t at = next(&seed) % n, most = next(&seed) % 12, len = MIN_OF(most, n - at);
+		size_t to = next(&seed) % (n - len);
+
+		switch (next(&seed) % 3) {
+		case 0:
+			text[at] = bits[next(&seed) % (sizeof(bits) - 1)];
+			break;
+		case 1:
+			memmove(text + to, text + at, len);
+			break;
+		default:
+			memmove(text + at, text + at + len, n - at - len);
+			n -= n > 100 ? len : 0;
+		}
+	}
+	o = load_bytes(text, n);
+	cr_assert(o.c != NULL || strstr(o.said, "error") != NULL);
+	if (o.c != NULL) {
+		char *one = dumped(o.c);
+		struct outcome again = load(one);
+
+		cr_assert_not_null(again.c, "dump refused:\n%s%s", one, again.said);
+		done(&again);
+		free(one);
+	}
+	done(&o);
+	free(text);
+}
+
+Test(conf, broken_files_are_survived)
+{
+	char *full = read_text(in_tree("docs/examples/full.yaml"));
+	char *rules = read_text(in_tree("docs/examples/rules.yaml"));
+
+	for (uint32_t seed = 1; seed <= 1500; seed++) {
+		mutate_and_load(rules, seed * 2654435761u | 1);
+		mutate_and_load(full, seed * 2246822519u | 1);
+	}
+	free(full);
+	free(rules);
+}
