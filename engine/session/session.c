@@ -703,9 +703,13 @@ static uint32_t client_patience_ms(const struct session *s)
 static uint64_t client_deadline_ms(struct session *s)
 {
 	uint32_t patience = client_patience_ms(s);
-	uint64_t at = patience ? s->client_since_ms + patience : UINT64_MAX;
+	uint64_t at = patience ? s->client_since_ms + patience : UINT64_MAX, now = sess_now_ms(s);
 
-	if (s->penalty_until_ms > sess_now_ms(s))
+	/* A mover works without events of ours: whether the upstream has stopped taking is looked at now
+	 * and then. */
+	if (s->phase == PHASE_CHUNK)
+		at = MIN_OF(at, now + s->lis->upstream->timeouts.send);
+	if (s->penalty_until_ms > now)
 		at = MIN_OF(at, s->penalty_until_ms);
 	return at;
 }
