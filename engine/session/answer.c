@@ -158,18 +158,9 @@ static bool answer_mail(struct session *s, struct slot *slot, const struct smtp_
 
 static bool answer_rcpt(struct session *s, struct slot *slot, const struct smtp_reply *r)
 {
-	struct txn *t = slot->txn;
-
 	if (!final_code(r))
 		return false;
-	t->rcpt_pending--;
-	if (r->code < 400) {
-		t->rcpt_ok++;
-	} else {
-		t->rcpt_failed++;
-		if (t->rcpt_ok == 0)
-			txn_decide(t, "rejected", "rcpt", r, NULL);
-	}
+	txn_rcpt_answered(slot->txn, r);
 	forward(s, r);
 	return true;
 }

@@ -262,8 +262,7 @@ static enum outcome on_rcpt(struct session *s, const struct command *c)
 		return DONE;
 	}
 	pass_now(s, c, SLOT_RCPT, false, t);
-	t->rcpt_pending++;
-	txn_note_rcpt(t, &path);
+	txn_rcpt_asked(t, &path);
 	return DONE;
 }
 

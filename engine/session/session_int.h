@@ -110,9 +110,13 @@ struct txn {
 	uint64_t began_us, body_us, dot_us;
 	uint16_t code;	    /* of the reply that decided */
 	const char *result, *stage, *by, *reason; /* static words */
-	uint8_t from_n, to_n, text_n, enhanced_n;
-	uint8_t from[255], to[255], text[TXN_TEXT_MAX], enhanced[12];
 	const struct conf_server *server;
+	uint8_t from_n, to_n, text_n, enhanced_n;
+	uint16_t asked_n;
+	/* The record names the first recipient that was taken: until there is one, those asked about
+	 * wait here as length and octets, oldest first. What does not fit is not named. */
+	uint8_t asked[512];
+	uint8_t from[255], to[255], text[TXN_TEXT_MAX], enhanced[12];
 };
 
 struct session {
@@ -243,7 +247,8 @@ extern const struct move_events body_move_events;
 struct txn *txn_new(struct session *s, const struct smtp_path *from); /* one reference; NULL when full */
 struct txn *txn_ref(struct txn *t);
 void txn_unref(struct txn *t); /* the last one writes the record */
-void txn_note_rcpt(struct txn *t, const struct smtp_path *to);
+void txn_rcpt_asked(struct txn *t, const struct smtp_path *to);
+void txn_rcpt_answered(struct txn *t, const struct smtp_reply *r); /* in the order they were asked */
 /* The reply that decided; by: "upstream" or "ringpost". */
 void txn_decide(struct txn *t, const char *result, const char *stage, const struct smtp_reply *r,
 	const struct local_reply *local);

@@ -22,7 +22,7 @@ struct txn *txn_new(struct session *s, const struct smtp_path *from)
 
 	if (!t)
 		return NULL;
-	memset(t, 0, offsetof(struct txn, from));
+	memset(t, 0, offsetof(struct txn, asked));
 	t->s = s;
 	t->id = s->core->next_id++;
 	t->refs = 1;
@@ -42,10 +42,45 @@ struct txn *txn_ref(struct txn *t)
 	return t;
 }
 
-void txn_note_rcpt(struct txn *t, const struct smtp_path *to)
+void txn_rcpt_asked(struct txn *t, const struct smtp_path *to)
 {
-	if (t->to_n == 0)
-		t->to_n = copy_text(t->to, sizeof(t->to), to->mailbox);
+	size_t n = MIN_OF(to->mailbox.n, (size_t)UINT8_MAX);
+
+	t->rcpt_pending++;
+	if (t->rcpt_ok > 0 || t->asked_n + 1 + n > sizeof(t->asked))
+		return;
+	t->asked[t->asked_n] = (uint8_t)n;
+	memcpy(t->asked + t->asked_n + 1, to->mailbox.p, n);
+	t->asked_n = (uint16_t)(t->asked_n + 1 + n);
+}
+
+/* The oldest name that waits: `to` if it was taken, forgotten if not. */
+static void name_answered(struct txn *t, bool taken)
+{
+	size_t n;
+
+	if (t->rcpt_ok > 0 || t->asked_n == 0)
+		return;
+	n = t->asked[0];
+	if (taken)
+		t->to_n = copy_text(t->to, sizeof(t->to), span_of(t->asked + 1, n));
+	t->asked_n = (uint16_t)(t->asked_n - 1 - n);
+	memmove(t->asked, t->asked + 1 + n, t->asked_n);
+}
+
+void txn_rcpt_answered(struct txn *t, const struct smtp_reply *r)
+{
+	bool taken = r->code < 400;
+
+	name_answered(t, taken);
+	t->rcpt_pending--;
+	if (taken) {
+		t->rcpt_ok++;
+		return;
+	}
+	t->rcpt_failed++;
+	if (t->rcpt_ok == 0)
+		txn_decide(t, "rejected", "rcpt", r, NULL);
 }
 
 void txn_decide(struct txn *t, const char *result, const char *stage, const struct smtp_reply *r,
