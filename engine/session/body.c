@@ -70,6 +70,16 @@ static size_t swallow(struct session *s, struct span in)
 	return used;
 }
 
+static void chunk_done(struct session *s);
+
+/* The mover has let go of the client: what it had not taken is swallowed. */
+static void swallow_left(struct session *s)
+{
+	s->chunk_left = s->up.left;
+	if (s->chunk_left == 0)
+		chunk_done(s);
+}
+
 static void start_swallowing(struct session *s, const struct local_reply *r)
 {
 	s->fate = BODY_SWALLOW;
@@ -93,9 +103,10 @@ void body_link_lost(struct session *s)
 		start_swallowing(s, lost);
 	} else if (s->phase == PHASE_CHUNK && s->fate == BODY_PASS) {
 		s->fate = BODY_SWALLOW;
-		s->chunk_left = s->up.left;
 		if (move_running(&s->up))
 			move_stop(&s->up);
+		else
+			swallow_left(s);
 	}
 }
 
@@ -276,14 +287,11 @@ static void move_over(struct move *m, enum ring_res why, bool at_to)
 	if (s->phase == PHASE_OPAQUE) {
 		opaque_over(s, is_up);
 	} else if (s->phase == PHASE_CHUNK && s->fate == BODY_SWALLOW) {
-		s->chunk_left = m->left;
-		if (s->chunk_left == 0)
-			chunk_done(s);
+		swallow_left(s);
 	} else if (s->phase == PHASE_CHUNK && why == RING_OK) {
 		chunk_done(s);
 	} else if (s->phase == PHASE_CHUNK && at_to) {
-		sess_drop_link(s);
-		s->chunk_left = m->left;
+		sess_drop_link(s); /* and with it body_link_lost() */
 	} else if (s->phase == PHASE_CHUNK) {
 		sess_client_gone(s, why == RING_EOF ? END_CLIENT_EOF : END_CLIENT_RESET);
 	}
