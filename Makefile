@@ -12,7 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 
 # ---- what a Debian machine needs ----
 BUILD_PACKAGES := gcc libc6-dev make pkg-config liburing-dev libjemalloc-dev libyaml-dev
-TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev python3 postfix swaks curl ca-certificates procps iproute2 strace
+TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev python3 postfix swaks libnet-ssleay-perl openssl curl ca-certificates procps iproute2 strace
 ASAN_PACKAGES  := clang libclang-rt-14-dev
 
 # `make run` and `make test` call this first: no questions, silent when nothing is missing.
@@ -93,8 +93,10 @@ $(B)/libbench.a: $(BENCH_LIB)
 	@rm -f $@
 	ar rcs $@ $^
 
-$(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/libbench.a $(B)/libringpost.a
-	$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/libbench.a $(B)/libringpost.a -lcriterion $(LIBS)
+# Criterion's allocator needs a hand under ThreadSanitizer (tests/unit/tsan_arena.c says why).
+TSAN_ARENA := $(if $(filter tsan,$(MODE)),$(B)/tests/unit/tsan_arena.o)
+$(B)/tests/unit/%: $(B)/tests/unit/%.o $(TSAN_ARENA) $(B)/libbench.a $(B)/libringpost.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $< $(TSAN_ARENA) $(B)/libbench.a $(B)/libringpost.a -lcriterion $(LIBS)
 
 -include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(B)/engine/main.o $(B)/bench/sink.o $(B)/bench/blast.o) $(UNIT_BIN:%=%.d)
 .PRECIOUS: $(B)/%.o

@@ -7,8 +7,8 @@
 #   RUN_ONCE=1 ...                               sends one message by itself, shows it, ends
 #   PORT=2525                                    the first port to try
 #
-# Needs bash and the two programs, nothing else. Status 0, or 1 with the reason; what ringpost said
-# itself (no io_uring: 77, a bad configuration: 78, ...) is passed on.
+# Needs bash, coreutils, util-linux and the two programs, nothing else. Status 0, or 1 with the
+# reason; what ringpost said itself (no io_uring: 77, a bad configuration: 78, ...) is passed on.
 set -u
 
 BUILD=${BUILD:-build/release}
@@ -107,7 +107,7 @@ wait_for()
 
 start_sink()
 {
-	"$BUILD/ringpost-sink" --listen 127.0.0.1:0 --port-file "$tmp/sink.port" --print --quiet \
+	setsid "$BUILD/ringpost-sink" --listen 127.0.0.1:0 --port-file "$tmp/sink.port" --print --quiet \
 		>"$tmp/sink.out" &
 	sink=$!
 	wait_for "the sink does not start" "$sink" test -s "$tmp/sink.port"
@@ -125,10 +125,11 @@ start_ringpost()
 		upstreams:
 		  sink: {servers: "127.0.0.1:$sink_port"}
 	CONF
+	# In a session of its own: Ctrl-C reaches this script alone, which ends both in order.
 	if [ "$RUN_ONCE" = 1 ]; then
-		"$BUILD/ringpost" run -c "$tmp/ringpost.yaml" 2>"$tmp/ringpost.err" &
+		setsid "$BUILD/ringpost" run -c "$tmp/ringpost.yaml" 2>"$tmp/ringpost.err" &
 	else
-		"$BUILD/ringpost" run -c "$tmp/ringpost.yaml" &
+		setsid "$BUILD/ringpost" run -c "$tmp/ringpost.yaml" &
 	fi
 	ringpost=$!
 	wait_for "ringpost does not listen on 127.0.0.1:$port" "$ringpost" listening "$port"
@@ -186,16 +187,16 @@ expect()
 	last_reply=$line
 }
 
+# Lines, in one write: the shell's own printf would make a segment of each, and wait for every
+# second one to be acknowledged.
 send()
 {
-	say "    C: $1"
-	printf '%s\r\n' "$1" >&"$smtp" || die 1 "the connection is closed"
+	printf '    C: %s\n' "$@"
+	printf '%s\r\n' "$@" | cat >&"$smtp" || die 1 "the connection is closed"
 }
 
 send_message()
 {
-	local line
-
 	{ exec {smtp}<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null ||
 		die 1 "cannot connect to 127.0.0.1:$port"
 	expect 220
@@ -207,10 +208,8 @@ send_message()
 	expect 250
 	send DATA
 	expect 354
-	for line in "From: <$FROM>" "To: <$TO>" "Subject: hello from make run" "" \
-		"One message through the ring." "..a line that begins with a dot" .; do
-		send "$line"
-	done
+	send "From: <$FROM>" "To: <$TO>" "Subject: hello from make run" "" \
+		"One message through the ring." "..a line that begins with a dot" .
 	expect 250
 	accepted=$last_reply
 	send QUIT

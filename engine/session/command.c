@@ -266,12 +266,20 @@ static enum outcome on_rcpt(struct session *s, const struct command *c)
 	return DONE;
 }
 
+/* A server that does not know BDAT would read the octets of a chunk as commands. */
+static bool chunking_shown(const struct session *s)
+{
+	return caps_has(&s->caps, EXT_CHUNKING) && s->lis->ehlo.policy[EXT_CHUNKING] != EXT_STRIP;
+}
+
 /* Why no body can come now; NULL: it can. A transaction that is not refused has its link: losing the link
  * refuses it. */
 static const struct local_reply *body_objection(struct session *s, bool chunk)
 {
 	struct txn *t = s->txn;
 
+	if (chunk && !chunking_shown(s))
+		return &sess_replies[REPLY_REFUSED_VERB];
 	if (!t)
 		return &sess_replies[REPLY_NEED_MAIL];
 	if (t->refused)

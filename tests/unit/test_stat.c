@@ -70,7 +70,7 @@ static void *worker(void *arg)
 	return NULL;
 }
 
-Test(stat, another_thread_may_watch)
+Test(stat, another_thread_may_watch, .timeout = 60)
 {
 	static struct stat_table t;
 	size_t row = row_of("commands");
