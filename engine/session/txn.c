@@ -12,7 +12,8 @@ static uint8_t copy_text(uint8_t *to, size_t max, struct span from)
 {
 	size_t n = MIN_OF(from.n, max);
 
-	memcpy(to, from.p, n);
+	if (n > 0)
+		memcpy(to, from.p, n);
 	return (uint8_t)n;
 }
 
@@ -49,8 +50,7 @@ void txn_rcpt_asked(struct txn *t, const struct smtp_path *to)
 	t->rcpt_pending++;
 	if (t->rcpt_ok > 0 || t->asked_n + 1 + n > sizeof(t->asked))
 		return;
-	t->asked[t->asked_n] = (uint8_t)n;
-	memcpy(t->asked + t->asked_n + 1, to->mailbox.p, n);
+	t->asked[t->asked_n] = copy_text(t->asked + t->asked_n + 1, n, to->mailbox);
 	t->asked_n = (uint16_t)(t->asked_n + 1 + n);
 }
 
