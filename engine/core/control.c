@@ -225,9 +225,8 @@ static void drain_logs(struct control *c)
 
 static void order_all(struct control *c, enum worker_order o)
 {
-	for (uint32_t w = 0; w < c->conf->cpu_count; w++)
-		if (worker_state(&c->workers[w]) == WORKER_RUNNING)
-			worker_order(&c->workers[w], o);
+	for (uint32_t w = 0; w < c->conf->cpu_count && c->workers[w].thread; w++)
+		worker_order(&c->workers[w], o);
 }
 
 static uint32_t in_state(const struct control *c, enum worker_state s)

@@ -191,10 +191,22 @@ static void ordered(void *arg, const struct mbox_msg *m)
 
 void worker_order(struct worker *w, enum worker_order o)
 {
-	/* Two orders in the life of a worker: the box cannot be full. */
-	bool posted = mbox_post(w->mbox, (struct mbox_msg){.kind = o});
+	pthread_mutex_lock(&w->orders);
+	if (worker_state(w) == WORKER_RUNNING) {
+		/* Two orders in the life of a worker: the box cannot be full. */
+		bool posted = mbox_post(w->mbox, (struct mbox_msg){.kind = o});
 
-	ASSERT(posted);
+		ASSERT(posted);
+	}
+	pthread_mutex_unlock(&w->orders);
+}
+
+/* From here on nobody posts. */
+static void refuse_orders(struct worker *w)
+{
+	pthread_mutex_lock(&w->orders);
+	set_state(w, WORKER_ENDING);
+	pthread_mutex_unlock(&w->orders);
 }
 
 /* ---- the thread ---- */
@@ -263,12 +275,12 @@ static void *worker_main(void *arg)
 	stop_accepting(w);
 	while (accepting(w) || !sess_none_left(&w->core))
 		turn(w);
+	refuse_orders(w);
 	timer_stop(&w->core.timers, &w->pressure_timer);
 	publish(w);
 	sess_core_fini(&w->core);
 	mbox_close(w->ring, w->mbox);
 	ring_close(w->ring);
-	set_state(w, WORKER_STOPPED);
 	return NULL;
 }
 
@@ -276,6 +288,7 @@ bool worker_start(struct worker *w, const struct worker_conf *wc)
 {
 	memset(w, 0, sizeof(*w));
 	w->wc = *wc;
+	pthread_mutex_init(&w->orders, NULL);
 	return pthread_create(&w->thread, NULL, worker_main, w) == 0;
 }
 

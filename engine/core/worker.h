@@ -13,7 +13,7 @@
 
 #include <pthread.h>
 
-enum worker_state { WORKER_STARTING, WORKER_RUNNING, WORKER_FAILED, WORKER_STOPPED };
+enum worker_state { WORKER_STARTING, WORKER_RUNNING, WORKER_FAILED, WORKER_ENDING };
 enum worker_order { ORDER_DRAIN = 1, ORDER_KILL };
 
 struct worker;
@@ -45,6 +45,7 @@ struct worker {
 	struct ring_barrier barrier; /* WORKER_FAILED */
 	struct ring *ring;
 	struct mbox *mbox;
+	pthread_mutex_t orders; /* held while posting: the mailbox goes when the worker ends */
 	struct sess_core core;
 	struct stat_table stats;
 	struct ring_stats ring_stats; /* a copy that outlives the ring, published each tick and at the end */
@@ -59,7 +60,7 @@ struct worker {
 /* The thread starts at once; ready when the state leaves WORKER_STARTING. False: no thread. */
 bool worker_start(struct worker *w, const struct worker_conf *wc) MUST_USE;
 enum worker_state worker_state(const struct worker *w);
-void worker_order(struct worker *w, enum worker_order o);
+void worker_order(struct worker *w, enum worker_order o); /* nothing when it is ending or has ended */
 void worker_join(struct worker *w);
 
 #endif
