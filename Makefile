@@ -11,8 +11,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 
 # ---- what a Debian machine needs ----
-BUILD_PACKAGES := gcc libc6-dev make pkg-config liburing-dev libjemalloc-dev libyaml-dev
-TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev python3 postfix swaks libnet-ssleay-perl openssl curl ca-certificates procps iproute2 strace
+BUILD_PACKAGES := gcc libc6-dev make liburing-dev libjemalloc-dev libyaml-dev python3
+TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev postfix swaks libnet-ssleay-perl openssl curl ca-certificates procps iproute2 strace
 ASAN_PACKAGES  := clang libclang-rt-14-dev
 
 # `make run` and `make test` call this first: no questions, silent when nothing is missing.
@@ -131,6 +131,10 @@ tsan: need-test                          ## the whole suite under ThreadSanitize
 tsan-run: all $(UNIT_BIN)
 	@BUILD=$(B) tests/run.sh all
 .PHONY: asan-run tsan-run
+
+bench: need-build                        ## what one message costs here: CPU, enters, packets; memory per idle session
+	@$(MAKE) --no-print-directory -s all
+	@python3 -B bench/run.py --build $(B)
 
 clean:                                   ## remove build/
 	rm -rf build
