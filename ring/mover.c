@@ -698,9 +698,11 @@ size_t move_bytes(struct move *m, struct span data, int32_t buf)
 	m->moved += n;
 	if (m->left != MOVE_OPAQUE)
 		m->left -= n;
-	if (m->stopping)
-		return n; /* they belong to the move all the same */
+	/* Also while its end is due: what was taken is handed on, or the target would have a hole.
+	 */
 	stream_pass(m->to, span_of(data.p, n), buf);
+	if (m->stopping)
+		return n;
 	if (m->left == 0) {
 		over(m);
 		resume_reading(m);
@@ -742,6 +744,6 @@ void move_stop(struct move *m)
 
 bool move_holds(const struct move *m)
 {
-	return (m->pipe != NULL && ring_pipe_bytes(m->pipe) > 0) || (m->zc != NULL && m->zc->at < m->zc->len) ||
-	       !list_empty(&m->zc_gone);
+	return (m->pipe != NULL && ring_pipe_bytes(m->pipe) > 0) ||
+	       (m->zc != NULL && m->zc->at < m->zc->len) || !list_empty(&m->zc_gone);
 }

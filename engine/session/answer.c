@@ -53,14 +53,19 @@ static void put_rewritten(struct session *s, struct span raw)
 	stream_put(&s->cli, span_of(out, n));
 }
 
+void sess_put_reply(struct session *s, struct span raw, bool bare_lf)
+{
+	if (s->client_gone)
+		return;
+	if (bare_lf)
+		put_rewritten(s, raw);
+	else
+		stream_put(&s->cli, raw);
+}
+
 static void forward(struct session *s, const struct smtp_reply *r)
 {
-	if (!s->client_gone) {
-		if (r->bare_lf)
-			put_rewritten(s, r->raw);
-		else
-			stream_put(&s->cli, r->raw);
-	}
+	sess_put_reply(s, r->raw, r->bare_lf);
 	sess_count_reply(s, r->code);
 }
 

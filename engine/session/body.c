@@ -9,6 +9,8 @@
  */
 #include "engine/session/session_int.h"
 
+#define SLOW_BODY_GRACE_S 10
+#define SLOW_BODY_RATE 500 /* octets a second */
 #define EOD_BYTES 3 /* ".CRLF" ends the message and is not part of it */
 
 /* ---- DATA ---- */
@@ -48,8 +50,7 @@ static void finish_swallowed(struct session *s)
 	/* DATA is waited for, so nothing stands before this reply. */
 	ASSERT(s->q_count == 0);
 	if (t->early.len > 0) {
-		if (!s->client_gone)
-			stream_put(&s->cli, stash_span(&t->early));
+		sess_put_reply(s, stash_span(&t->early), t->early_bare_lf);
 		sess_count_reply(s, t->code);
 		if (t->code == 421 || t->code == 521)
 			sess_end(s, END_UPSTREAM_SAID);
@@ -119,6 +120,7 @@ void body_early_reply(struct session *s, const struct smtp_reply *r)
 		body_refuse(s, &sess_replies[REPLY_LOST]);
 		return;
 	}
+	s->txn->early_bare_lf = r->bare_lf;
 	txn_decide(s->txn, "rejected", "body", r, NULL);
 	start_swallowing(s, NULL);
 	STAT_INC(s->core->stats, links_dropped);
@@ -159,6 +161,14 @@ static void pass(struct session *s, const struct scan_step *step, int32_t buf)
 		stream_put(to, step->tail);
 }
 
+/* Postfix's smtpd_per_record_deadline figure: under pressure a body that trickles gives up its place. */
+static bool too_slow(const struct session *s)
+{
+	uint64_t secs = (ring_now_us(s->core->ring) - s->txn->body_us) / 1000000;
+
+	return s->core->pressure && secs >= SLOW_BODY_GRACE_S && s->txn->bytes / secs < SLOW_BODY_RATE;
+}
+
 size_t body_take(struct session *s, struct span in, int32_t buf)
 {
 	size_t at = 0;
@@ -186,6 +196,8 @@ size_t body_take(struct session *s, struct span in, int32_t buf)
 			finish_passed(s);
 	}
 	sess_client_turn(s);
+	if (s->phase == PHASE_BODY && too_slow(s))
+		sess_end(s, END_CLIENT_SLOW);
 	return at;
 }
 

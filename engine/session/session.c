@@ -399,6 +399,8 @@ static void link_broken(void *who, enum ring_res why)
 
 	if (move_running(&s->up))
 		move_to_broken(&s->up, why);
+	if (why == RING_NOMEM)
+		STAT_INC(s->core->stats, limit_memory);
 	if (s->phase == PHASE_OPAQUE)
 		s->up_ended = s->down_ended = true;
 	sess_step(s);
@@ -489,6 +491,9 @@ static void session_free(struct session *s)
 {
 	struct sess_core *c = s->core;
 
+	struct hook_event ev = {.point = HOOK_CLOSE, .client = &s->client, .helo = sess_helo(s)};
+
+	(void)hook_ask(s->lis, &ev);
 	ASSERT(s->q_count == 0 && !s->txn && !move_running(&s->up) && !move_running(&s->down));
 	record_end(s);
 	timer_stop(&c->timers, &s->timer);
@@ -853,7 +858,9 @@ static void client_broken(struct stream *st, enum ring_res why)
 
 	if (move_running(&s->down))
 		move_to_broken(&s->down, why);
-	sess_client_gone(s, END_CLIENT_RESET);
+	if (why == RING_NOMEM)
+		STAT_INC(s->core->stats, limit_memory);
+	sess_client_gone(s, why == RING_NOMEM ? END_MEMORY : END_CLIENT_RESET);
 	sess_step(s);
 }
 

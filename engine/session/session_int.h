@@ -107,6 +107,7 @@ struct txn {
 	uint64_t bytes;
 	struct scan scan;
 	struct stash early; /* the upstream's reply that came in mid-body */
+	bool early_bare_lf;
 	uint64_t began_us, body_us, dot_us;
 	uint16_t code;	    /* of the reply that decided */
 	const char *result, *stage, *by, *reason; /* static words */
@@ -207,6 +208,8 @@ size_t sess_take_auth_line(struct session *s, struct span in);
 
 /* ---- answer.c ---- */
 void sess_on_reply(void *who, const struct smtp_reply *r);
+/* A whole reply of the upstream to the client, in the form a client may see. */
+void sess_put_reply(struct session *s, struct span raw, bool bare_lf);
 void sess_count_reply(struct session *s, unsigned code);
 void sess_count_error(struct session *s); /* what errors and soft-errors limit */
 

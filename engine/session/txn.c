@@ -197,6 +197,9 @@ void txn_unref(struct txn *t)
 	ASSERT(t->refs > 0);
 	if (--t->refs > 0)
 		return;
+	struct hook_event ev = {
+		.point = HOOK_TRANSACTION, .client = &t->s->client, .helo = sess_helo(t->s)};
+	(void)hook_ask(t->s->lis, &ev);
 	count(c->stats, t);
 	/* What may have been delivered without anybody having been told is never hidden by a log level. */
 	if (t->result[0] == 'i')
