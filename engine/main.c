@@ -11,7 +11,8 @@
 
 static const char usage_text[] =
 	"usage: ringpost [run] [-c FILE]     relay mail (the default file is " DEFAULT_CONFIG ")\n"
-	"       ringpost check [-c FILE]     say every error of a configuration (also -t; -T prints it in full)\n"
+	"       ringpost check [-c FILE]     say every error of a configuration (also -t; -T "
+	"prints it in full)\n"
 	"       ringpost doctor [-c FILE]    say what this machine offers and what is in the way\n"
 	"       ringpost reference           print every directive, as Markdown\n"
 	"       ringpost version             (also -V)\n"
@@ -22,10 +23,20 @@ static const char usage_text[] =
 	"\n"
 	"signals: TERM drains and exits, a second TERM exits at once, QUIT drains without limit,\n"
 	"         USR1 reopens the log file\n"
-	"exit:    0 done, 1 failed, 64 usage, 69 an address or file cannot be had, 77 the kernel refuses,\n"
+	"exit:    0 done, 1 failed, 64 usage, 69 an address or file cannot be had, 77 the kernel "
+	"refuses,\n"
 	"         78 configuration\n";
 
-enum action { ACT_RUN, ACT_CHECK, ACT_DUMP, ACT_DOCTOR, ACT_REFERENCE, ACT_VERSION, ACT_HELP, ACT_BAD };
+enum action {
+	ACT_RUN,
+	ACT_CHECK,
+	ACT_DUMP,
+	ACT_DOCTOR,
+	ACT_REFERENCE,
+	ACT_VERSION,
+	ACT_HELP,
+	ACT_BAD
+};
 
 struct arguments {
 	enum action action;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Input that arrived and must wait: a chain of 4 KiB cells. A stalled reader turns receiving off, but
- * what the kernel had already completed still comes (as much as a whole receive buffer where it cannot
- * cap receives), and receive buffers are shared and must not be pinned; so it is copied here.
+ * Input that arrived and must wait: a chain of 4 KiB cells. A stalled reader turns receiving off,
+ * but what the kernel had already completed still comes (as much as a whole receive buffer where it
+ * cannot cap receives), and receive buffers are shared and must not be pinned; so it is copied
+ * here.
  *
  * Thread: the core that owns the cell slab.
  */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The table of clients: see clients.h. Open addressing would need tombstones; buckets of entries in a
- * pool as large as the sessions allow (plus one window's visitors) do without. A full pool forgets the rate of the
- * newest visitor rather than refusing it. Keys are hashed with a random seed: an attacker who picks
- * addresses must not pick buckets.
+ * The table of clients: see clients.h. Open addressing would need tombstones; buckets of entries in
+ * a pool as large as the sessions allow (plus one window's visitors) do without. A full pool
+ * forgets the rate of the newest visitor rather than refusing it. Keys are hashed with a random
+ * seed: an attacker who picks addresses must not pick buckets.
  */
 #include "engine/core/clients.h"
 
@@ -81,7 +81,8 @@ void clients_free(struct clients *c)
 	free(c);
 }
 
-/* What one client is: an IPv4 address, or the /64 a host may choose from. False: nobody to count. */
+/* What one client is: an IPv4 address, or the /64 a host may choose from. False: nobody to count.
+ */
 static bool client_key(const struct ring_addr *a, uint8_t key[16])
 {
 	memset(key, 0, 16);
@@ -91,7 +92,8 @@ static bool client_key(const struct ring_addr *a, uint8_t key[16])
 	}
 	if (a->sa.sa_family == AF_INET6) {
 		const uint8_t *ip = ((const struct sockaddr_in6 *)&a->ss)->sin6_addr.s6_addr;
-		bool mapped = IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)&a->ss)->sin6_addr);
+		bool mapped =
+			IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)&a->ss)->sin6_addr);
 
 		memcpy(key, ip, mapped ? 16 : 8);
 		if (mapped)
@@ -109,7 +111,8 @@ static uint64_t hash_key(const struct clients *c, const uint8_t key[16])
 	uint64_t half[2];
 
 	memcpy(half, key, 16);
-	__uint128_t m = (__uint128_t)(half[0] ^ c->seed[0]) * (half[1] ^ c->seed[1] ^ 0x9e3779b97f4a7c15u);
+	__uint128_t m =
+		(__uint128_t)(half[0] ^ c->seed[0]) * (half[1] ^ c->seed[1] ^ 0x9e3779b97f4a7c15u);
 	uint64_t h = (uint64_t)m ^ (uint64_t)(m >> 64);
 	m = (__uint128_t)(h ^ c->seed[1]) * 0xd6e8feb86659fd93u;
 	return (uint64_t)m ^ (uint64_t)(m >> 64);
@@ -166,8 +169,8 @@ static bool within(struct entry *e, const struct conf_listener_limits *max, uint
 	return true;
 }
 
-static bool admit_key(struct clients *c, const struct conf_listener_limits *max, const uint8_t key[16],
-	uint64_t now_ms)
+static bool admit_key(struct clients *c, const struct conf_listener_limits *max,
+	const uint8_t key[16], uint64_t now_ms)
 {
 	uint64_t h = hash_key(c, key);
 	struct stripe *s = &c->stripes[h % STRIPES];
@@ -196,7 +199,8 @@ static bool admit_key(struct clients *c, const struct conf_listener_limits *max,
 	return ok;
 }
 
-int clients_admit(void *arg, const struct conf_listener *lis, const struct ring_addr *client, uint64_t now_ms)
+int clients_admit(
+	void *arg, const struct conf_listener *lis, const struct ring_addr *client, uint64_t now_ms)
 {
 	struct clients *c = arg;
 	uint8_t key[16];

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The control thread: see control.h. Order of start (each step can still say why it failed): listeners
- * bound, limits planned, privileges dropped, signals blocked, workers started. Signals: TERM and INT
- * drain for shutdown-grace, QUIT drains without limit, a second one ends at once, USR1 reopens the log,
- * HUP is refused with a note. Failure modes: an address that cannot be bound (69), a ring that cannot be made (77).
+ * The control thread: see control.h. Order of start (each step can still say why it failed):
+ * listeners bound, limits planned, privileges dropped, signals blocked, workers started. Signals:
+ * TERM and INT drain for shutdown-grace, QUIT drains without limit, a second one ends at once, USR1
+ * reopens the log, HUP is refused with a note. Failure modes: an address that cannot be bound (69),
+ * a ring that cannot be made (77).
  */
 #include "engine/core/control.h"
 
@@ -29,7 +30,7 @@ struct control {
 	const struct conf *conf;
 	struct process_limits limits;
 	struct clients *clients;
-	struct worker *workers; /* owns */
+	struct worker *workers;	    /* owns */
 	struct acceptor *acceptors; /* workers x addresses; owns */
 	uint32_t acceptor_count;    /* per worker */
 	struct log_sink *sink;
@@ -79,9 +80,9 @@ static struct acceptor *acceptor_of(struct control *c, uint32_t worker, uint32_t
 	return &c->acceptors[worker * c->acceptor_count + i];
 }
 
-/* SO_REUSEPORT would let us join whoever listens there already, and share his connections. So a plain bind
- * first. A predecessor that was killed lets go of its sockets a moment after it is gone: its ring is torn
- * down behind its back by the kernel. */
+/* SO_REUSEPORT would let us join whoever listens there already, and share his connections. So a
+ * plain bind first. A predecessor that was killed lets go of its sockets a moment after it is gone:
+ * its ring is torn down behind its back by the kernel. */
 static enum ring_res address_free(const struct ring_addr *addr)
 {
 	const struct timespec pause = {.tv_nsec = BIND_RETRY_MS * 1000000};
@@ -100,9 +101,10 @@ static enum ring_res address_free(const struct ring_addr *addr)
 	return res;
 }
 
-/* TCP: one socket per worker in a SO_REUSEPORT group, so the kernel spreads connections. With port 0 the first
- * socket's port holds for all. A Unix socket is one, shared. */
-static bool bind_address(struct control *c, const struct conf_listener *lis, const struct ring_addr *want, uint32_t i)
+/* TCP: one socket per worker in a SO_REUSEPORT group, so the kernel spreads connections. With port
+ * 0 the first socket's port holds for all. A Unix socket is one, shared. */
+static bool bind_address(struct control *c, const struct conf_listener *lis,
+	const struct ring_addr *want, uint32_t i)
 {
 	struct ring_addr addr = *want;
 	bool local = want->sa.sa_family == AF_UNIX;
@@ -116,10 +118,12 @@ static bool bind_address(struct control *c, const struct conf_listener *lis, con
 		if (local && w > 0)
 			a->fd = acceptor_of(c, 0, i)->fd;
 		else if (res == RING_OK)
-			res = listen_open(&addr, (int)c->conf->limits.accept_backlog, !local, &a->fd);
+			res = listen_open(
+				&addr, (int)c->conf->limits.accept_backlog, !local, &a->fd);
 		if (res != RING_OK) {
-			fprintf(stderr, "ringpost: listener %s: cannot listen on %s: %s (%s)\n", lis->name,
-				addr_text(want, text), ring_res_word(res), ring_res_text(res));
+			fprintf(stderr, "ringpost: listener %s: cannot listen on %s: %s (%s)\n",
+				lis->name, addr_text(want, text), ring_res_word(res),
+				ring_res_text(res));
 			return false;
 		}
 		if (w == 0)
@@ -133,14 +137,16 @@ static bool bind_all(struct control *c)
 	uint32_t i = 0;
 
 	c->acceptor_count = bind_count(c->conf);
-	c->acceptors = calloc((size_t)c->acceptor_count * c->conf->cpu_count, sizeof(*c->acceptors));
+	c->acceptors =
+		calloc((size_t)c->acceptor_count * c->conf->cpu_count, sizeof(*c->acceptors));
 	if (!c->acceptors)
 		return false;
 	for (uint32_t n = 0; n < c->acceptor_count * c->conf->cpu_count; n++)
 		c->acceptors[n].fd = RING_FD_NONE;
 	for (uint32_t l = 0; l < c->conf->listener_count; l++)
 		for (uint32_t b = 0; b < c->conf->listeners[l].bind_count; b++, i++)
-			if (!bind_address(c, &c->conf->listeners[l], &c->conf->listeners[l].bind[b], i))
+			if (!bind_address(
+				    c, &c->conf->listeners[l], &c->conf->listeners[l].bind[b], i))
 				return false;
 	return true;
 }
@@ -170,7 +176,8 @@ static void record_start(struct control *c)
 		struct ring_addr a;
 
 		listen_addr(acceptor_of(c, 0, i)->fd, &a);
-		n += (size_t)snprintf(all + n, sizeof(all) - n, "%s%s", i ? " " : "", addr_text(&a, text));
+		n += (size_t)snprintf(
+			all + n, sizeof(all) - n, "%s%s", i ? " " : "", addr_text(&a, text));
 		if (n >= sizeof(all))
 			break;
 	}
@@ -197,12 +204,12 @@ static void record_stop(struct control *c)
 			sum += stat_read(&c->workers[w].stats, row);
 		log_u64(&rec, stat_rows[row].name, sum);
 	}
-#define X(name, text)                                                                              \
-	{                                                                                          \
-		uint64_t sum = 0;                                                                  \
-		for (uint32_t w = 0; w < c->conf->cpu_count; w++)                                  \
-			sum += c->workers[w].ring_stats.name;                                      \
-		log_u64(&rec, "ring_" #name, sum);                                                 \
+#define X(name, text)                                             \
+	{                                                         \
+		uint64_t sum = 0;                                 \
+		for (uint32_t w = 0; w < c->conf->cpu_count; w++) \
+			sum += c->workers[w].ring_stats.name;     \
+		log_u64(&rec, "ring_" #name, sum);                \
 	}
 	RING_STATS(X)
 #undef X
@@ -255,8 +262,8 @@ static bool start_workers(struct control *c)
 			fprintf(stderr, "ringpost: cannot start a thread: %s\n", strerror(errno));
 			return false;
 		}
-		/* One after the other: locked memory is charged to the user, and the first that does
-		 * not fit says so alone. */
+		/* One after the other: locked memory is charged to the user, and the first that
+		 * does not fit says so alone. */
 		while (worker_state(&c->workers[w]) == WORKER_STARTING) {
 			struct pollfd p = {.fd = c->wake_fd, .events = POLLIN};
 			uint64_t n;
@@ -322,10 +329,13 @@ static void handle_signal(struct control *c, uint32_t sig)
 		break;
 	case SIGUSR1:
 		drain_logs(c);
-		note(c, log_sink_reopen(c->sink) ? "log reopened" : "log could not be reopened, going on with the old one");
+		note(c, log_sink_reopen(c->sink)
+				? "log reopened"
+				: "log could not be reopened, going on with the old one");
 		break;
 	case SIGHUP:
-		note(c, "HUP: this version reads its configuration at start only; restart to change it");
+		note(c, "HUP: this version reads its configuration at start only; restart to "
+			"change it");
 		break;
 	default:
 		break;
@@ -353,7 +363,8 @@ static int poll_timeout_ms(const struct control *c)
 static void loop(struct control *c)
 {
 	while (in_state(c, WORKER_RUNNING) > 0) {
-		struct pollfd p[] = {{.fd = c->signal_fd, .events = POLLIN}, {.fd = c->wake_fd, .events = POLLIN}};
+		struct pollfd p[] = {{.fd = c->signal_fd, .events = POLLIN},
+			{.fd = c->wake_fd, .events = POLLIN}};
 		uint64_t n;
 
 		if (poll(p, ARRAY_LEN(p), poll_timeout_ms(c)) > 0) {
@@ -380,7 +391,8 @@ static bool block_signals(struct control *c)
 	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
 		sigaddset(&set, ours[i]);
 	signal(SIGPIPE, SIG_IGN);
-	/* Blocked before any other thread exists: no system call of a worker is interrupted (U17). */
+	/* Blocked before any other thread exists: no system call of a worker is interrupted (U17).
+	 */
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	c->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	c->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -405,7 +417,8 @@ static void tell_cuts(struct control *c)
 	if (!c->limits.sessions_cut)
 		return;
 	snprintf(text, sizeof(text),
-		"RLIMIT_NOFILE %llu leaves room for %u sessions, not the %u configured: raise it (LimitNOFILE)",
+		"RLIMIT_NOFILE %llu leaves room for %u sessions, not the %u configured: raise it "
+		"(LimitNOFILE)",
 		(unsigned long long)c->limits.nofile, c->limits.sessions, c->conf->limits.sessions);
 	note(c, text);
 }

@@ -25,8 +25,11 @@ static void print_features(uint32_t bits, FILE *out)
 		const struct feat_row *f = &feat_rows[i];
 		bool there = f->bit ? (bits & f->bit) != 0 : f->try_it();
 
-		fprintf(out, "  %-4s %-34s since %-6s %s%s\n", there ? "yes" : "no", f->name, f->since,
-			there ? "" : "without it: ", there ? "" : f->without ? f->without : "ringpost does not run");
+		fprintf(out, "  %-4s %-34s since %-6s %s%s\n", there ? "yes" : "no", f->name,
+			f->since, there ? "" : "without it: ",
+			there	     ? ""
+			: f->without ? f->without
+				     : "ringpost does not run");
 	}
 }
 
@@ -50,11 +53,13 @@ static bool print_limits(const struct conf *c, FILE *out)
 	enough = l.memlock_needed <= l.memlock_limit;
 	fprintf(out, "limits\n");
 	print_limit(out, "RLIMIT_NOFILE", l.nofile, "descriptors");
-	fprintf(out, "  %-16s %u of %u\n", "sessions", l.sessions, (c ? c : &defaults)->limits.sessions);
+	fprintf(out, "  %-16s %u of %u\n", "sessions", l.sessions,
+		(c ? c : &defaults)->limits.sessions);
 	print_limit(out, "RLIMIT_MEMLOCK", l.memlock_limit, "bytes");
-	fprintf(out, "  %-16s %llu bytes for %u workers: %s\n", "needed", (unsigned long long)l.memlock_needed,
-		(c ? c : &defaults)->cpu_count,
-		enough ? "enough" : "TOO LITTLE: raise it (ulimit -l, LimitMEMLOCK) or run fewer workers");
+	fprintf(out, "  %-16s %llu bytes for %u workers: %s\n", "needed",
+		(unsigned long long)l.memlock_needed, (c ? c : &defaults)->cpu_count,
+		enough ? "enough"
+		       : "TOO LITTLE: raise it (ulimit -l, LimitMEMLOCK) or run fewer workers");
 	return enough;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * `ringpost doctor`: what this machine offers, what ringpost will use, and the exact barrier when it
- * cannot run. Prints; exit code EXIT_RAN or EXIT_DENIED.
+ * `ringpost doctor`: what this machine offers, what ringpost will use, and the exact barrier when
+ * it cannot run. Prints; exit code EXIT_RAN or EXIT_DENIED.
  */
 #ifndef CORE_DOCTOR_H
 #define CORE_DOCTOR_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Sizing: see limits.h. A session needs two descriptors; what does not fit is refused with 421 while a
- * reserve of descriptors lasts to say so.
+ * Sizing: see limits.h. A session needs two descriptors; what does not fit is refused with 421
+ * while a reserve of descriptors lasts to say so.
  */
 #include "engine/core/limits.h"
 
@@ -42,7 +42,8 @@ void limits_plan(const struct conf *c, uint32_t listener_fds, struct process_lim
 	out->nofile = feat_nofile_limit();
 	ring_conf_defaults(&out->ring);
 	/* Few descriptors: fewer pipes, copying instead. */
-	out->ring.pipe_count_max = (unsigned)MIN_OF(PIPES_PER_WORKER, out->nofile / 64 / c->cpu_count);
+	out->ring.pipe_count_max =
+		(unsigned)MIN_OF(PIPES_PER_WORKER, out->nofile / 64 / c->cpu_count);
 	out->ring.zc_count = any_mover(c, MOVER_ZERO_COPY) ? ZC_BUFFERS : 0;
 	out->ring.zc_bytes = ZC_BUFFER_BYTES;
 	reserve = FDS_OF_PROCESS + listener_fds +

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * From the configuration and what this process may have (descriptors, locked memory, CPUs) to what each worker gets.
- * Control thread, at start.
+ * From the configuration and what this process may have (descriptors, locked memory, CPUs) to what
+ * each worker gets. Control thread, at start.
  */
 #ifndef CORE_LIMITS_H
 #define CORE_LIMITS_H
@@ -10,10 +10,10 @@
 #include "engine/session/session.h"
 
 struct process_limits {
-	uint32_t sessions;	 /* effective, of the process */
-	bool sessions_cut;	 /* fewer than configured, for want of descriptors */
+	uint32_t sessions; /* effective, of the process */
+	bool sessions_cut; /* fewer than configured, for want of descriptors */
 	uint64_t nofile;
-	struct ring_conf ring;	 /* per worker */
+	struct ring_conf ring; /* per worker */
 	struct sess_core_conf worker;
 	uint64_t memlock_needed, memlock_limit;
 };

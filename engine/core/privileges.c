@@ -24,7 +24,8 @@ static void harden(void)
 
 static bool become(const struct passwd *pw, FILE *err)
 {
-	if (initgroups(pw->pw_name, pw->pw_gid) != 0 || setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) != 0 ||
+	if (initgroups(pw->pw_name, pw->pw_gid) != 0 ||
+		setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) != 0 ||
 		setresuid(pw->pw_uid, pw->pw_uid, pw->pw_uid) != 0) {
 		fprintf(err, "ringpost: cannot become user %s: %s\n", pw->pw_name, strerror(errno));
 		return false;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Giving up what is not needed after the listeners are bound. Control thread, before any other exists.
+ * Giving up what is not needed after the listeners are bound. Control thread, before any other
+ * exists.
  */
 #ifndef CORE_PRIVILEGES_H
 #define CORE_PRIVILEGES_H
 
 #include "ring/base.h"
 
-/* Becomes `user` (NULL: stay) with its groups, no way back, no core dumps, no ptrace, no new privileges.
- * False and a message: the process must not go on. */
+/* Becomes `user` (NULL: stay) with its groups, no way back, no core dumps, no ptrace, no new
+ * privileges. False and a message: the process must not go on. */
 bool privileges_drop(const char *user, FILE *err) MUST_USE;
 
 #endif

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The worker's thread: see worker.h. One turn: wait for completions and deliver them, run timers, send
- * what the turn produced. Failure modes: the ring cannot be made (WORKER_FAILED and why); accepting ends
- * for want of descriptors (EMFILE: the backlog keeps the client; tried again after ACCEPT_RETRY_MS).
+ * The worker's thread: see worker.h. One turn: wait for completions and deliver them, run timers,
+ * send what the turn produced. Failure modes: the ring cannot be made (WORKER_FAILED and why);
+ * accepting ends for want of descriptors (EMFILE: the backlog keeps the client; tried again after
+ * ACCEPT_RETRY_MS).
  *
- * Pressure (one named state): more than 80 % of the sessions, less than 20 % of the receive buffers, or timers
- * more than 50 ms late within a second; left at half of each. It shortens what a client may waste.
+ * Pressure (one named state): more than 80 % of the sessions, less than 20 % of the receive
+ * buffers, or timers more than 50 ms late within a second; left at half of each. It shortens what a
+ * client may waste.
  */
 #include "engine/core/worker.h"
 
@@ -108,7 +110,8 @@ static bool accepting(const struct worker *w)
 static bool under_pressure(const struct worker *w, bool now)
 {
 	unsigned share = now ? 2 : 1; /* leaves at half */
-	uint64_t sessions = clients_sessions(w->wc.clients), max = clients_sessions_max(w->wc.clients);
+	uint64_t sessions = clients_sessions(w->wc.clients),
+		 max = clients_sessions_max(w->wc.clients);
 	uint64_t free_bufs = ring_bufs_free(w->ring), bufs = ring_bufs_total(w->ring);
 
 	return sessions * 100 * share > max * 80 || (bufs - free_bufs) * 100 * share > bufs * 80 ||
@@ -161,7 +164,8 @@ static void tick(struct timer *t)
 	struct worker *w = CONTAINER_OF(t, struct worker, pressure_timer);
 	uint64_t now = now_ms(w);
 
-	w->lag_ms = MAX_OF(w->lag_ms, (uint32_t)(now > t->at_ms + TIMER_TICK_MS ? now - t->at_ms - TIMER_TICK_MS : 0));
+	w->lag_ms = MAX_OF(w->lag_ms,
+		(uint32_t)(now > t->at_ms + TIMER_TICK_MS ? now - t->at_ms - TIMER_TICK_MS : 0));
 	publish(w);
 	if (++w->ticks % (1000 / TICK_MS) == 0) {
 		bool on = w->wc.conf->limits.pressure && under_pressure(w, w->core.pressure);
@@ -219,7 +223,8 @@ static void pin(const struct worker *w)
 		return;
 	CPU_ZERO(&set);
 	CPU_SET((unsigned)w->wc.cpu, &set);
-	/* A CPU that went offline since the configuration was read: run unpinned rather than not at all. */
+	/* A CPU that went offline since the configuration was read: run unpinned rather than not at
+	 * all. */
 	(void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
 }
 
@@ -233,9 +238,12 @@ static bool set_up(struct worker *w)
 	w->mbox = mbox_open(w->ring, MBOX_CAPACITY, ordered, w);
 	w->log = log_buf_new(LOG_BUFFER_BYTES, &w->wc.conf->log);
 	if (!w->mbox || !w->log ||
-		!sess_core_init(&w->core, w->wc.conf, &w->wc.sessions, w->ring, &w->stats, w->log, &adm)) {
-		snprintf(w->barrier.what, sizeof(w->barrier.what), "a worker's memory cannot be had");
-		snprintf(w->barrier.fix, sizeof(w->barrier.fix), "lower limits.sessions or limits.memory, or allow overcommit");
+		!sess_core_init(
+			&w->core, w->wc.conf, &w->wc.sessions, w->ring, &w->stats, w->log, &adm)) {
+		snprintf(w->barrier.what, sizeof(w->barrier.what),
+			"a worker's memory cannot be had");
+		snprintf(w->barrier.fix, sizeof(w->barrier.fix),
+			"lower limits.sessions or limits.memory, or allow overcommit");
 		return false;
 	}
 	log_buf_wake(w->log, w->wc.wake_fd);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * A worker: one core's thread and everything it owns: ring, buffers, sessions, timers, counters, log
- * buffer, one accepting operation per listening address. The control thread talks to it only through
- * its mailbox and reads only its counters and state.
+ * A worker: one core's thread and everything it owns: ring, buffers, sessions, timers, counters,
+ * log buffer, one accepting operation per listening address. The control thread talks to it only
+ * through its mailbox and reads only its counters and state.
  */
 #ifndef CORE_WORKER_H
 #define CORE_WORKER_H
@@ -32,8 +32,8 @@ struct worker_conf {
 	struct ring_conf ring;
 	struct sess_core_conf sessions;
 	unsigned index;
-	int cpu;      /* -1: not pinned */
-	int wake_fd;  /* written when the state changes or the log buffer fills */
+	int cpu;		    /* -1: not pinned */
+	int wake_fd;		    /* written when the state changes or the log buffer fills */
 	struct acceptor *acceptors; /* this worker's; owns */
 	uint32_t acceptor_count;
 };
@@ -41,17 +41,19 @@ struct worker_conf {
 struct worker {
 	struct worker_conf wc;
 	pthread_t thread;
-	uint32_t state; /* enum worker_state; atomic */
+	uint32_t state;		     /* enum worker_state; atomic */
 	struct ring_barrier barrier; /* WORKER_FAILED */
 	struct ring *ring;
 	struct mbox *mbox;
 	pthread_mutex_t orders; /* held while posting: the mailbox goes when the worker ends */
 	struct sess_core core;
 	struct stat_table stats;
-	struct ring_stats ring_stats; /* a copy that outlives the ring, published each tick and at the end */
+	struct ring_stats
+		ring_stats; /* a copy that outlives the ring, published each tick and at the end */
 	struct log_buf *log;
 	struct timer pressure_timer;
-	uint64_t heap_bytes; /* allocated by this thread so far (jemalloc), published with ring_stats */
+	uint64_t heap_bytes; /* allocated by this thread so far (jemalloc), published with
+				ring_stats */
 	uint32_t lag_ms;     /* worst of the running second */
 	uint32_t ticks;
 	bool draining, killing;
@@ -60,7 +62,8 @@ struct worker {
 /* The thread starts at once; ready when the state leaves WORKER_STARTING. False: no thread. */
 bool worker_start(struct worker *w, const struct worker_conf *wc) MUST_USE;
 enum worker_state worker_state(const struct worker *w);
-void worker_order(struct worker *w, enum worker_order o); /* nothing when it is ending or has ended */
+void worker_order(
+	struct worker *w, enum worker_order o); /* nothing when it is ending or has ended */
 void worker_join(struct worker *w);
 
 #endif

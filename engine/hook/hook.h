@@ -14,24 +14,24 @@
 #include "engine/smtp/local.h"
 
 /* X(id, name): the events of DESIGN 6. */
-#define HOOK_POINTS(X)                                                                             \
-	X(HOOK_CONNECT, "connect")                                                                 \
-	X(HOOK_EHLO, "ehlo")                                                                       \
-	X(HOOK_STARTTLS, "starttls")                                                               \
-	X(HOOK_AUTH, "auth")                                                                       \
-	X(HOOK_MAIL, "mail")                                                                       \
-	X(HOOK_RCPT, "rcpt")                                                                       \
-	X(HOOK_DATA, "data")                                                                       \
-	X(HOOK_END_OF_DATA, "end-of-data")                                                         \
-	X(HOOK_RESET, "reset")                                                                     \
-	X(HOOK_CLOSE, "close")                                                                     \
+#define HOOK_POINTS(X)                     \
+	X(HOOK_CONNECT, "connect")         \
+	X(HOOK_EHLO, "ehlo")               \
+	X(HOOK_STARTTLS, "starttls")       \
+	X(HOOK_AUTH, "auth")               \
+	X(HOOK_MAIL, "mail")               \
+	X(HOOK_RCPT, "rcpt")               \
+	X(HOOK_DATA, "data")               \
+	X(HOOK_END_OF_DATA, "end-of-data") \
+	X(HOOK_RESET, "reset")             \
+	X(HOOK_CLOSE, "close")             \
 	X(HOOK_TRANSACTION, "transaction")
 
 enum hook_point {
 #define X(id, name) id,
 	HOOK_POINTS(X)
 #undef X
-	HOOK_POINT_COUNT
+		HOOK_POINT_COUNT
 };
 
 struct hook_event {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Built-in rules: see rules.h. A mailbox's local part is compared without regard to ASCII case and with its quotes
- * taken off: no sender should pass a list by writing "Spam"@ or SPAM@ for spam@ (RFC 5321 2.4 calls the local part
- * case-sensitive, servers treat it otherwise).
+ * Built-in rules: see rules.h. A mailbox's local part is compared without regard to ASCII case and
+ * with its quotes taken off: no sender should pass a list by writing "Spam"@ or SPAM@ for spam@
+ * (RFC 5321 2.4 calls the local part case-sensitive, servers treat it otherwise).
  */
 #include "engine/hook/rules.h"
 
@@ -58,7 +58,8 @@ static bool domain_matches(const struct conf_pattern *p, struct span domain)
 	return p->kind == PAT_SUBDOMAINS ? below(domain, p->domain) : span_ieq(domain, p->domain);
 }
 
-bool rules_path_matches(const struct conf_pattern *list, uint32_t count, const struct smtp_path *path)
+bool rules_path_matches(
+	const struct conf_pattern *list, uint32_t count, const struct smtp_path *path)
 {
 	if (path->null)
 		return false;

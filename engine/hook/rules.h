@@ -12,6 +12,7 @@
 bool rules_match(const struct conf_rules *rules, const struct hook_event *ev);
 
 /* "user@dom" (case-insensitive in ASCII), "@dom", "@.dom" (any host below dom). */
-bool rules_path_matches(const struct conf_pattern *list, uint32_t count, const struct smtp_path *path);
+bool rules_path_matches(
+	const struct conf_pattern *list, uint32_t count, const struct smtp_path *path);
 
 #endif

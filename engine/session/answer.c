@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * Upstream -> client: each complete reply meets the oldest command that waits for one. A reply is
- * passed on whole or not at all. Failure modes: a reply nobody asked for, one that cannot be (354 to
- * MAIL, 250 to DATA, a 2xx to octets that have not left yet): the link is dropped and what it owes is
- * answered 451, because from there on the two ends no longer agree on what is being said. 421 may come
- * at any time and ends the session (RFC 5321 3.8).
+ * passed on whole or not at all. Failure modes: a reply nobody asked for, one that cannot be (354
+ * to MAIL, 250 to DATA, a 2xx to octets that have not left yet): the link is dropped and what it
+ * owes is answered 451, because from there on the two ends no longer agree on what is being said.
+ * 421 may come at any time and ends the session (RFC 5321 3.8).
  */
 #include "engine/session/session_int.h"
 
@@ -199,7 +199,8 @@ static bool answer_final(struct session *s, struct slot *slot, const struct smtp
 	/* "The only 2xx to the final dot is the upstream's own": and only to a dot it was given. */
 	if (!final_code(r) || (taken && !txn_committed(s, slot)))
 		return false;
-	txn_decide(slot->txn, taken ? s->client_gone ? "client-gone" : "accepted" : "rejected", "final", r, NULL);
+	txn_decide(slot->txn, taken ? s->client_gone ? "client-gone" : "accepted" : "rejected",
+		"final", r, NULL);
 	if (taken) {
 		STAT_INC(s->core->stats, messages_accepted);
 		if (s->client_gone)
@@ -236,8 +237,8 @@ static bool answer_starttls(struct session *s, struct slot *slot, const struct s
 		forward(s, r);
 		return true;
 	}
-	/* Plain octets on either side of the switch would be read as if TLS had carried them (RFC 3207 6,
-	 * CVE-2011-0411 and its mirror image on the reply side). */
+	/* Plain octets on either side of the switch would be read as if TLS had carried them (RFC
+	 * 3207 6, CVE-2011-0411 and its mirror image on the reply side). */
 	if (link_go_opaque(s->link) || s->inq.bytes || s->line.len) {
 		STAT_INC(s->core->stats, starttls_injection);
 		sess_say(s, &sess_replies[REPLY_BEHIND_STARTTLS], NULL);

@@ -4,14 +4,15 @@
  * arrived in. BDAT and what follows STARTTLS: counted or opaque, so a mover carries it.
  *
  * A DATA body cannot be taken back once it has begun: to refuse it, the link is dropped without
- * the dot (a server discards an unfinished message, RFC 5321 4.1.1.4), the rest is swallowed up to the
- * true end, and only then the client hears why. A BDAT body is framed: RSET takes it back and the link stays.
+ * the dot (a server discards an unfinished message, RFC 5321 4.1.1.4), the rest is swallowed up to
+ * the true end, and only then the client hears why. A BDAT body is framed: RSET takes it back and
+ * the link stays.
  */
 #include "engine/session/session_int.h"
 
 #define SLOW_BODY_GRACE_S 10
 #define SLOW_BODY_RATE 500 /* octets a second */
-#define EOD_BYTES 3 /* ".CRLF" ends the message and is not part of it */
+#define EOD_BYTES 3	   /* ".CRLF" ends the message and is not part of it */
 
 /* ---- DATA ---- */
 
@@ -114,7 +115,8 @@ void body_link_lost(struct session *s)
 void body_early_reply(struct session *s, const struct smtp_reply *r)
 {
 	STAT_INC(s->core->stats, early_replies);
-	/* A server that takes a message it has not seen the end of, or asks for another, is not to be believed. */
+	/* A server that takes a message it has not seen the end of, or asks for another, is not to
+	 * be believed. */
 	if (r->code < 400 || !stash_add(&s->txn->early, &s->core->stashes, r->raw)) {
 		STAT_INC(s->core->stats, upstream_bad_replies);
 		body_refuse(s, &sess_replies[REPLY_LOST]);
@@ -161,12 +163,14 @@ static void pass(struct session *s, const struct scan_step *step, int32_t buf)
 		stream_put(to, step->tail);
 }
 
-/* Postfix's smtpd_per_record_deadline figure: under pressure a body that trickles gives up its place. */
+/* Postfix's smtpd_per_record_deadline figure: under pressure a body that trickles gives up its
+ * place. */
 static bool too_slow(const struct session *s)
 {
 	uint64_t secs = (ring_now_us(s->core->ring) - s->txn->body_us) / 1000000;
 
-	return s->core->pressure && secs >= SLOW_BODY_GRACE_S && s->txn->bytes / secs < SLOW_BODY_RATE;
+	return s->core->pressure && secs >= SLOW_BODY_GRACE_S &&
+	       s->txn->bytes / secs < SLOW_BODY_RATE;
 }
 
 size_t body_take(struct session *s, struct span in, int32_t buf)
@@ -231,7 +235,8 @@ void chunk_begin(struct session *s, uint64_t n, enum body_fate fate)
 	if (n == 0)
 		chunk_done(s);
 	else if (fate == BODY_PASS)
-		move_start(&s->up, &body_move_events, s->lis->upstream->mover, &s->cli, &s->link->st, n);
+		move_start(&s->up, &body_move_events, s->lis->upstream->mover, &s->cli,
+			&s->link->st, n);
 	sess_client_turn(s);
 }
 
@@ -239,7 +244,8 @@ static size_t swallow_chunk(struct session *s, struct span in)
 {
 	size_t n = MIN_OF(in.n, s->chunk_left);
 
-	/* A mover that is being stopped still reads the socket: what comes after it is counted then. */
+	/* A mover that is being stopped still reads the socket: what comes after it is counted
+	 * then. */
 	if (move_running(&s->up))
 		return 0;
 	s->chunk_left -= n;

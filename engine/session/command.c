@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Client -> upstream: command lines, one handler per verb. A handler either passes the line on as it
- * was written and queues a slot for the upstream's reply, or queues our own reply in its place, or
- * says LATER: the line stays where it is and is read again when something has changed.
+ * Client -> upstream: command lines, one handler per verb. A handler either passes the line on as
+ * it was written and queues a slot for the upstream's reply, or queues our own reply in its place,
+ * or says LATER: the line stays where it is and is read again when something has changed.
  *
  * What is refused here never reaches the upstream, and what follows is judged by what the upstream
  * was told, not by what the client asked for: a RCPT behind a refused MAIL meets 503 here.
@@ -13,8 +13,8 @@ enum outcome { DONE, LATER };
 
 struct command {
 	struct smtp_cmd cmd;
-	struct span raw;  /* the line with its CRLF */
-	size_t behind;	  /* octets received behind it, so far */
+	struct span raw; /* the line with its CRLF */
+	size_t behind;	 /* octets received behind it, so far */
 };
 
 typedef enum outcome verb_fn(struct session *s, const struct command *c);
@@ -32,7 +32,8 @@ static enum outcome refuse_bad(struct session *s, enum reply_id id)
 }
 
 /* The link is there. */
-static void pass_now(struct session *s, const struct command *c, enum slot_kind kind, bool sync, struct txn *t)
+static void pass_now(
+	struct session *s, const struct command *c, enum slot_kind kind, bool sync, struct txn *t)
 {
 	stream_put(&s->link->st, c->raw);
 	queue_upstream(s, kind, sync, t);
@@ -272,8 +273,8 @@ static bool chunking_shown(const struct session *s)
 	return caps_has(&s->caps, EXT_CHUNKING) && s->lis->ehlo.policy[EXT_CHUNKING] != EXT_STRIP;
 }
 
-/* Why no body can come now; NULL: it can. A transaction that is not refused has its link: losing the link
- * refuses it. */
+/* Why no body can come now; NULL: it can. A transaction that is not refused has its link: losing
+ * the link refuses it. */
 static const struct local_reply *body_objection(struct session *s, bool chunk)
 {
 	struct txn *t = s->txn;
@@ -406,7 +407,8 @@ static enum outcome run_command(struct session *s, const struct command *c)
 	return out;
 }
 
-static enum outcome run_line(struct session *s, enum line_res res, struct span line, struct span raw, size_t behind)
+static enum outcome run_line(
+	struct session *s, enum line_res res, struct span line, struct span raw, size_t behind)
 {
 	struct command c = {.raw = raw, .behind = behind};
 
@@ -435,13 +437,14 @@ static size_t line_max(const struct session *s, struct span in)
 		memcpy(verb + n, in.p, more);
 		n += more;
 	}
-	return span_ieq(span_of(verb, n), SPAN_LIT("AUTH ")) ? SMTP_AUTH_BYTES_MAX : s->lis->limits.command_line;
+	return span_ieq(span_of(verb, n), SPAN_LIT("AUTH ")) ? SMTP_AUTH_BYTES_MAX
+							     : s->lis->limits.command_line;
 }
 
-/* One line out of `in`, joined with what is stashed of it. Nothing is consumed yet: *used says how many octets of
- * `in` belong to it, and finish_line() is due once it was dealt with. */
-static enum line_res next_line(struct session *s, struct span in, size_t max, struct span *line, struct span *raw,
-	size_t *used)
+/* One line out of `in`, joined with what is stashed of it. Nothing is consumed yet: *used says how
+ * many octets of `in` belong to it, and finish_line() is due once it was dealt with. */
+static enum line_res next_line(struct session *s, struct span in, size_t max, struct span *line,
+	struct span *raw, size_t *used)
 {
 	size_t next = 0;
 	enum line_res res;

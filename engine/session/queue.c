@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Commands in flight, paired with their replies, in order (RFC 2920 3.2: replies in the order of the
- * commands). Happy path: push at the tail when a command goes up or is refused here, pop at the head when
- * its reply arrives; local replies leave when they reach the head. The slots are leased from the core
- * while there are any: an idle session holds none.
+ * Commands in flight, paired with their replies, in order (RFC 2920 3.2: replies in the order of
+ * the commands). Happy path: push at the tail when a command goes up or is refused here, pop at the
+ * head when its reply arrives; local replies leave when they reach the head. The slots are leased
+ * from the core while there are any: an idle session holds none.
  */
 #include "engine/session/session_int.h"
 
@@ -94,7 +94,8 @@ static void await_oldest(struct session *s)
 static struct slot *push(struct session *s, enum slot_kind kind, struct txn *t)
 {
 	if (!s->queue) {
-		/* One per session is there by construction: the slab is as large as that of the sessions. */
+		/* One per session is there by construction: the slab is as large as that of the
+		 * sessions. */
 		s->queue = slab_get(&s->core->queues);
 		ASSERT(s->queue);
 		s->q_head = 0;
@@ -166,7 +167,8 @@ static bool slot_silent(const struct slot *slot)
 	return slot->kind == SLOT_DISCARD;
 }
 
-/* Commands of our own are not in the client's order: what is behind them need not wait for their replies. */
+/* Commands of our own are not in the client's order: what is behind them need not wait for their
+ * replies. */
 static struct slot *next_to_emit(struct session *s)
 {
 	for (unsigned i = 0; i < s->q_count; i++) {

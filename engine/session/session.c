@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The life of a session: accepted, admitted, upstream dialled, input taken and replies passed until one
- * side or a limit ends it. sess_end() is the only way out; the memory goes back when the client's
- * stream has closed and no link is borrowed any more.
+ * The life of a session: accepted, admitted, upstream dialled, input taken and replies passed until
+ * one side or a limit ends it. sess_end() is the only way out; the memory goes back when the
+ * client's stream has closed and no link is borrowed any more.
  *
  * Failure modes: every row of ends.def. A client that vanishes after the final dot does not end the
- * link: the upstream's reply is waited for and recorded, since the client will send the message again.
+ * link: the upstream's reply is waited for and recorded, since the client will send the message
+ * again.
  */
 #include "engine/session/session_int.h"
 
@@ -19,7 +20,7 @@ static const struct link_events link_events;
 static void session_timer(struct timer *t);
 
 const struct local_reply sess_replies[REPLY_COUNT] = {
-#define X(id, code_, enhanced_, text_, word_)                                                      \
+#define X(id, code_, enhanced_, text_, word_) \
 	[id] = {.code = code_, .enhanced = enhanced_, .text = text_, .word = word_},
 #include "engine/session/replies.def"
 #undef X
@@ -36,8 +37,9 @@ static const struct {
 
 /* ---- the core's share ---- */
 
-bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct sess_core_conf *cc, struct ring *r,
-	struct stat_table *stats, struct log_buf *log, const struct sess_admission *adm)
+bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct sess_core_conf *cc,
+	struct ring *r, struct stat_table *stats, struct log_buf *log,
+	const struct sess_admission *adm)
 {
 	uint32_t n = cc->sessions_max;
 	uint32_t cells = (uint32_t)MIN_OF(cc->memory_bytes / INQ_CELL_BYTES, (uint64_t)UINT32_MAX);
@@ -51,10 +53,12 @@ bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct s
 	list_init(&c->all);
 	timers_init(&c->timers, ring_now_us(r) / 1000);
 	c->scratch = malloc(SCRATCH_BYTES);
-	/* Links that were let go of linger until their stream has closed: a few more than sessions. */
+	/* Links that were let go of linger until their stream has closed: a few more than sessions.
+	 */
 	return c->scratch && streams_init(&c->streams, r, n * 8 + 1024, cells) &&
 	       stash_pools_init(&c->stashes, 2 * n, 2 * n) &&
-	       upstreams_init(&c->upstreams, conf, &c->streams, &c->timers, &c->stashes, stats, log, 2 * n + 64) &&
+	       upstreams_init(&c->upstreams, conf, &c->streams, &c->timers, &c->stashes, stats, log,
+		       2 * n + 64) &&
 	       slab_init(&c->sessions, "sessions", sizeof(struct session), n) &&
 	       slab_init(&c->txns, "transactions", sizeof(struct txn), 4 * n) &&
 	       slab_init(&c->queues, "queues", QUEUE_SLOTS * sizeof(struct slot), n);
@@ -103,8 +107,8 @@ static void record_end(struct session *s)
 	log_end(&rec, s->core->stats);
 }
 
-static void record_refused(struct sess_core *c, const struct conf_listener *lis, const struct ring_addr *client,
-	const char *reason)
+static void record_refused(struct sess_core *c, const struct conf_listener *lis,
+	const struct ring_addr *client, const char *reason)
 {
 	struct log_rec rec;
 	char text[ADDR_TEXT_BYTES];
@@ -122,8 +126,9 @@ static void record_refused(struct sess_core *c, const struct conf_listener *lis,
 
 /* One line, without a session: the cheapest way to say no. A socket that cannot take a line at
  * once gets none. */
-static void turn_away(struct sess_core *c, const struct conf_listener *lis, const struct ring_addr *client,
-	struct ring_fd fd, const struct local_reply *r, const char *reason)
+static void turn_away(struct sess_core *c, const struct conf_listener *lis,
+	const struct ring_addr *client, struct ring_fd fd, const struct local_reply *r,
+	const char *reason)
 {
 	uint8_t line[LOCAL_REPLY_BYTES_MAX];
 	struct iovec v = {.iov_base = line, .iov_len = local_reply_write(r, NULL, line)};
@@ -161,8 +166,8 @@ static const struct local_reply *admission(struct sess_core *c, const struct con
 		STAT_INC(c->stats, refused_rule);
 		STAT_INC(c->stats, rule_rejects);
 		end = END_RULE;
-	} else if ((verdict = c->admission.admit(c->admission.arg, lis, client, ring_now_us(c->ring) / 1000)) !=
-		   ADMIT_OK) {
+	} else if ((verdict = c->admission.admit(c->admission.arg, lis, client,
+			    ring_now_us(c->ring) / 1000)) != ADMIT_OK) {
 		bool full = verdict == ADMIT_FULL;
 
 		if (full)
@@ -270,7 +275,8 @@ struct link *sess_need_link(struct session *s)
 	return NULL;
 }
 
-/* A transaction that the lost upstream had not taken yet never was; one that it had cannot go on. */
+/* A transaction that the lost upstream had not taken yet never was; one that it had cannot go on.
+ */
 static void lose_txn(struct session *s)
 {
 	struct txn *t = s->txn;
@@ -475,7 +481,8 @@ void sess_end(struct session *s, enum sess_end why)
 	stream_finish(&s->cli);
 }
 
-/* The client will not hear us. A message whose end the upstream has got is seen through to its reply. */
+/* The client will not hear us. A message whose end the upstream has got is seen through to its
+ * reply. */
 void sess_client_gone(struct session *s, enum sess_end why)
 {
 	s->client_gone = true;
@@ -607,7 +614,8 @@ static void settle_idle(struct session *s)
 	if (s->core->draining && s->end_when_idle == END_NONE && !s->txn &&
 		(s->phase == PHASE_COMMAND || s->phase == PHASE_GREETING))
 		s->end_when_idle = END_DRAINING;
-	/* Beyond the error limit only a message that may have been taken is still worth an answer. */
+	/* Beyond the error limit only a message that may have been taken is still worth an answer.
+	 */
 	bool idle = s->end_when_idle == END_ERRORS ? !queue_has_final(s) : !queue_owes(s);
 
 	if (s->end_when_idle != END_NONE && idle &&
@@ -670,8 +678,8 @@ static void settle_reading(struct session *s)
 		stream_read(&l->st, room(&s->cli, l->st.want_read));
 }
 
-/* How long the phase may stand still: because of the client, or, in a body that the upstream does not take,
- * because of the upstream. 0: nothing is waited for. */
+/* How long the phase may stand still: because of the client, or, in a body that the upstream does
+ * not take, because of the upstream. 0: nothing is waited for. */
 static uint32_t phase_patience_ms(const struct session *s)
 {
 	const struct conf_listener_timeouts *t = &s->lis->timeouts;
@@ -694,8 +702,8 @@ static uint32_t phase_patience_ms(const struct session *s)
 	ASSERT(false);
 }
 
-/* The same, and a client that does not read. What was just staged leaves at the end of the turn and is
- * no sign of that yet, so the longer of two clocks must not hide the shorter. */
+/* The same, and a client that does not read. What was just staged leaves at the end of the turn and
+ * is no sign of that yet, so the longer of two clocks must not hide the shorter. */
 static uint32_t client_patience_ms(const struct session *s)
 {
 	uint32_t phase = phase_patience_ms(s), send = s->lis->timeouts.send;
@@ -710,8 +718,8 @@ static uint64_t client_deadline_ms(struct session *s)
 	uint32_t patience = client_patience_ms(s);
 	uint64_t at = patience ? s->client_since_ms + patience : UINT64_MAX, now = sess_now_ms(s);
 
-	/* A mover works without events of ours: whether the upstream has stopped taking is looked at now
-	 * and then. */
+	/* A mover works without events of ours: whether the upstream has stopped taking is looked
+	 * at now and then. */
 	if (s->phase == PHASE_CHUNK)
 		at = MIN_OF(at, now + s->lis->upstream->timeouts.send);
 	if (s->penalty_until_ms > now)
@@ -794,7 +802,8 @@ static void session_timer(struct timer *t)
 		return;
 	}
 	patience = client_patience_ms(s);
-	if (patience != 0 && s->client_since_ms + patience <= sess_now_ms(s) && progress(s) == s->seen_out)
+	if (patience != 0 && s->client_since_ms + patience <= sess_now_ms(s) &&
+		progress(s) == s->seen_out)
 		stood_still(s);
 	sess_step(s);
 }
@@ -888,12 +897,13 @@ void sess_drain_all(struct sess_core *c)
 {
 	c->draining = true;
 	LIST_FOR_SAFE(it, &c->all)
-		sess_step(CONTAINER_OF(it, struct session, node));
+	sess_step(CONTAINER_OF(it, struct session, node));
 }
 
 void sess_kill_all(struct sess_core *c)
 {
-	LIST_FOR_SAFE(it, &c->all) {
+	LIST_FOR_SAFE(it, &c->all)
+	{
 		struct session *s = CONTAINER_OF(it, struct session, node);
 
 		sess_end(s, END_KILLED);

@@ -11,8 +11,10 @@
 
 /* Asked once per connection; a process-wide table behind it (core/clients.h). */
 struct sess_admission {
-	/* RING_OK-like verdicts: 0 admitted, else which limit. The pair of release() is due when admitted. */
-	int (*admit)(void *arg, const struct conf_listener *lis, const struct ring_addr *client, uint64_t now_ms);
+	/* RING_OK-like verdicts: 0 admitted, else which limit. The pair of release() is due when
+	 * admitted. */
+	int (*admit)(void *arg, const struct conf_listener *lis, const struct ring_addr *client,
+		uint64_t now_ms);
 	void (*release)(void *arg, const struct ring_addr *client);
 	void *arg;
 };
@@ -32,17 +34,18 @@ struct sess_core {
 	struct sess_admission admission;
 	uint64_t next_id;
 	bool draining;
-	bool pressure; /* shortened limits */
+	bool pressure;	  /* shortened limits */
 	uint8_t *scratch; /* SCRATCH_BYTES, for rewriting one reply at a time; owns */
 };
 
 struct sess_core_conf {
-	uint32_t sessions_max;	 /* of this core */
-	uint64_t memory_bytes;	 /* staging and waiting octets of this core */
+	uint32_t sessions_max; /* of this core */
+	uint64_t memory_bytes; /* staging and waiting octets of this core */
 };
 
-bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct sess_core_conf *cc, struct ring *r,
-	struct stat_table *stats, struct log_buf *log, const struct sess_admission *adm) MUST_USE;
+bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct sess_core_conf *cc,
+	struct ring *r, struct stat_table *stats, struct log_buf *log,
+	const struct sess_admission *adm) MUST_USE;
 void sess_core_fini(struct sess_core *c); /* no session may be left */
 
 /* Takes over an accepted socket. Full pools are answered and counted here. */

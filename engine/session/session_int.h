@@ -17,10 +17,11 @@
  *	                    -> OPAQUE                STARTTLS answered 220
  *	any -> ENDING                                one destructor: session.c
  *
- * In COMMAND the next line may have to wait (sess_stalled): behind a command whose reply decides what
- * follows, for a link, for room. What waits is in `inq` (copied: receive buffers are shared), an
- * unfinished line in `line`. Every event of either side ends in sess_step(), which takes as much input as may be
- * taken and then derives from the state whether to read, which timer runs, and whether it is over.
+ * In COMMAND the next line may have to wait (sess_stalled): behind a command whose reply decides
+ *what follows, for a link, for room. What waits is in `inq` (copied: receive buffers are shared),
+ *an unfinished line in `line`. Every event of either side ends in sess_step(), which takes as much
+ *input as may be taken and then derives from the state whether to read, which timer runs, and
+ *whether it is over.
  */
 #ifndef SESSION_INT_H
 #define SESSION_INT_H
@@ -34,7 +35,7 @@
 #include "ring/mover.h"
 
 #define SCRATCH_BYTES (64u << 10)
-#define QUEUE_SLOTS 256 /* indexes are uint8_t */
+#define QUEUE_SLOTS 256	    /* indexes are uint8_t */
 #define HELLO_BYTES_MAX 264 /* a longer one is passed, but its link cannot be replaced */
 #define TXN_TEXT_MAX 192
 
@@ -67,18 +68,18 @@ enum sess_phase {
 enum body_fate { BODY_PASS, BODY_SWALLOW };
 
 enum slot_kind {
-	SLOT_COMMAND,	/* any command without a rule of its own below */
-	SLOT_HELLO,	/* EHLO, HELO */
+	SLOT_COMMAND, /* any command without a rule of its own below */
+	SLOT_HELLO,   /* EHLO, HELO */
 	SLOT_MAIL,
 	SLOT_RCPT,
 	SLOT_DATA,
 	SLOT_CHUNK,
-	SLOT_FINAL,	/* the final dot, or BDAT LAST */
+	SLOT_FINAL, /* the final dot, or BDAT LAST */
 	SLOT_AUTH,
 	SLOT_STARTTLS,
 	SLOT_XCLIENT,
 	SLOT_QUIT,
-	SLOT_DISCARD,	/* our own command: its reply is for nobody */
+	SLOT_DISCARD, /* our own command: its reply is for nobody */
 	SLOT_KIND_COUNT
 };
 
@@ -93,13 +94,14 @@ struct slot {
 	bool sync;	   /* input behind it waits */
 };
 
-/* A mail transaction: MAIL ... final reply. Counted by the slots that name it and by session.txn. */
+/* A mail transaction: MAIL ... final reply. Counted by the slots that name it and by session.txn.
+ */
 struct txn {
 	struct session *s;
 	uint64_t id;
 	uint16_t refs;
-	bool mail_ok;	  /* the upstream took MAIL */
-	bool chunked;	  /* BDAT was used */
+	bool mail_ok; /* the upstream took MAIL */
+	bool chunked; /* BDAT was used */
 	bool body_begun;
 	bool logged;
 	const struct local_reply *refused; /* set: RCPT, DATA, BDAT of it get this */
@@ -109,13 +111,13 @@ struct txn {
 	struct stash early; /* the upstream's reply that came in mid-body */
 	bool early_bare_lf;
 	uint64_t began_us, body_us, dot_us;
-	uint16_t code;	    /* of the reply that decided */
+	uint16_t code;				  /* of the reply that decided */
 	const char *result, *stage, *by, *reason; /* static words */
 	const struct conf_server *server;
 	uint8_t from_n, to_n, text_n, enhanced_n;
 	uint16_t asked_n;
-	/* The record names the first recipient that was taken: until there is one, those asked about
-	 * wait here as length and octets, oldest first. What does not fit is not named. */
+	/* The record names the first recipient that was taken: until there is one, those asked
+	 * about wait here as length and octets, oldest first. What does not fit is not named. */
 	uint8_t asked[512];
 	uint8_t from[255], to[255], text[TXN_TEXT_MAX], enhanced[12];
 };
@@ -132,13 +134,14 @@ struct session {
 	struct ring_addr client;
 
 	/* client input */
-	struct inq inq;	    /* waits */
-	struct stash line;  /* an unfinished command line */
+	struct inq inq;	   /* waits */
+	struct stash line; /* an unfinished command line */
 	size_t line_seen;
 	struct move up, down; /* BDAT octets; opaque octets each way */
-	const struct local_reply *body_reply; /* DATA being swallowed: what the end of it is answered */
+	const struct local_reply
+		*body_reply; /* DATA being swallowed: what the end of it is answered */
 	uint64_t chunk_left; /* BDAT octets still to swallow */
-	struct txn *txn;    /* being built, or receiving its body; counted */
+	struct txn *txn;     /* being built, or receiving its body; counted */
 
 	/* replies */
 	struct slot *queue; /* leased while not empty */
@@ -148,19 +151,19 @@ struct session {
 
 	uint64_t client_since_ms; /* the client's turn began, or its last progress */
 	uint64_t penalty_until_ms;
-	uint64_t seen_out;	  /* octets taken by both sides, at the last look */
-	struct ehlo_caps caps;	  /* as told to the client; what a replacement link must offer */
+	uint64_t seen_out;     /* octets taken by both sides, at the last look */
+	struct ehlo_caps caps; /* as told to the client; what a replacement link must offer */
 	const struct conf_server *server; /* last used */
 
 	uint64_t link_bytes_in, link_bytes_out; /* of links that are gone */
 	uint32_t commands, messages, errors, errors_total, junk;
-	uint8_t phase;	   /* enum sess_phase */
-	uint8_t fate;	   /* enum body_fate */
-	uint8_t end;	   /* enum sess_end; END_NONE while it lives */
+	uint8_t phase;	       /* enum sess_phase */
+	uint8_t fate;	       /* enum body_fate */
+	uint8_t end;	       /* enum sess_end; END_NONE while it lives */
 	uint8_t end_when_idle; /* enum sess_end: due when no reply is */
-	bool ehlo : 1;	     /* EHLO rather than HELO, and accepted */
-	bool hello_ok : 1;   /* EHLO or HELO was accepted: repeat it on a new link */
-	bool bound : 1;	     /* AUTH, XCLIENT or the like: the link cannot be replaced */
+	bool ehlo : 1;	       /* EHLO rather than HELO, and accepted */
+	bool hello_ok : 1;     /* EHLO or HELO was accepted: repeat it on a new link */
+	bool bound : 1;	       /* AUTH, XCLIENT or the like: the link cannot be replaced */
 	bool chunk_last : 1;   /* the BDAT being received is the LAST one */
 	bool said_ehlo : 1;    /* the last hello that was said */
 	bool discard_line : 1; /* rest of a line that was too long */
@@ -191,14 +194,19 @@ static inline uint64_t sess_now_ms(const struct session *s)
 }
 
 /* ---- session.c ---- */
-/* Runs input, then settles reading, timers and endings. Safe to call from any event; nests harmlessly. */
+/* Runs input, then settles reading, timers and endings. Safe to call from any event; nests
+ * harmlessly. */
 void sess_step(struct session *s);
-/* The one way out. The reply of the row (ends.def) is given unless the client is gone. Idempotent. */
+/* The one way out. The reply of the row (ends.def) is given unless the client is gone. Idempotent.
+ */
 void sess_end(struct session *s, enum sess_end why);
-void sess_say(struct session *s, const struct local_reply *r, const char *detail); /* to the client, at once */
+void sess_say(struct session *s, const struct local_reply *r,
+	const char *detail);		  /* to the client, at once */
 void sess_client_turn(struct session *s); /* the client's clock starts anew */
-struct link *sess_need_link(struct session *s); /* NULL: not yet (being opened) or the session ended */
-void sess_drop_link(struct session *s); /* closed without a word; what it owes is answered by us, in place */
+struct link *sess_need_link(
+	struct session *s); /* NULL: not yet (being opened) or the session ended */
+void sess_drop_link(
+	struct session *s); /* closed without a word; what it owes is answered by us, in place */
 void sess_client_gone(struct session *s, enum sess_end why); /* nobody is there to answer */
 
 /* ---- command.c ---- */
@@ -224,8 +232,10 @@ struct slot *queue_tail(const struct session *s); /* NULL when empty */
 void queue_pop(struct session *s);
 bool queue_owes(const struct session *s); /* the client waits for a reply */
 bool queue_has_final(const struct session *s);
-bool queue_has_committed(const struct session *s); /* a final reply is due for octets that have all left */
-/* The tail's octets are still coming (BDAT): its reply is not due, and not believed, until release. */
+bool queue_has_committed(
+	const struct session *s); /* a final reply is due for octets that have all left */
+/* The tail's octets are still coming (BDAT): its reply is not due, and not believed, until release.
+ */
 void queue_hold_tail(struct session *s);
 void queue_release_tail(struct session *s);
 bool queue_sync(const struct session *s); /* a command is outstanding that input must wait for */
@@ -237,25 +247,31 @@ void queue_clear(struct session *s);
 /* ---- body.c ---- */
 void body_begin(struct session *s); /* 354 */
 size_t body_take(struct session *s, struct span in, int32_t buf);
-void body_refuse(struct session *s, const struct local_reply *r); /* never ended upstream; the rest is swallowed, then r */
+void body_refuse(struct session *s,
+	const struct local_reply *r); /* never ended upstream; the rest is swallowed, then r */
 void body_early_reply(struct session *s, const struct smtp_reply *r);
 void body_link_lost(struct session *s); /* in BODY, CHUNK: the rest is swallowed */
 void chunk_begin(struct session *s, uint64_t n, enum body_fate fate);
 size_t chunk_take(struct session *s, struct span in, int32_t buf);
-bool body_blocked(const struct session *s); /* in BODY or CHUNK: the upstream does not take what is there for it */
+bool body_blocked(const struct session
+		*s); /* in BODY or CHUNK: the upstream does not take what is there for it */
 void opaque_begin(struct session *s);
 extern const struct move_events body_move_events;
 
 /* ---- txn.c ---- */
-struct txn *txn_new(struct session *s, const struct smtp_path *from); /* one reference; NULL when full */
+struct txn *txn_new(
+	struct session *s, const struct smtp_path *from); /* one reference; NULL when full */
 struct txn *txn_ref(struct txn *t);
 void txn_unref(struct txn *t); /* the last one writes the record */
 void txn_rcpt_asked(struct txn *t, const struct smtp_path *to);
-void txn_rcpt_answered(struct txn *t, const struct smtp_reply *r); /* in the order they were asked */
+void txn_rcpt_answered(
+	struct txn *t, const struct smtp_reply *r); /* in the order they were asked */
 /* The reply that decided; by: "upstream" or "ringpost". */
 void txn_decide(struct txn *t, const char *result, const char *stage, const struct smtp_reply *r,
 	const struct local_reply *local);
-void txn_end(struct txn *t, const char *result, const char *stage, const char *reason); /* without a reply */
-bool txn_committed(const struct session *s, const struct slot *slot); /* its last octet was taken by the kernel */
+void txn_end(struct txn *t, const char *result, const char *stage,
+	const char *reason); /* without a reply */
+bool txn_committed(const struct session *s,
+	const struct slot *slot); /* its last octet was taken by the kernel */
 
 #endif

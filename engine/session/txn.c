@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Mail transactions and their records. A transaction lives from MAIL until nothing names it any more:
- * not the session (which builds it) and no slot (whose reply it waits for). Then its one record is
- * written. What it says was decided last: an accepting or refusing reply, or the way it broke off.
+ * Mail transactions and their records. A transaction lives from MAIL until nothing names it any
+ * more: not the session (which builds it) and no slot (whose reply it waits for). Then its one
+ * record is written. What it says was decided last: an accepting or refusing reply, or the way it
+ * broke off.
  */
 #include "engine/session/session_int.h"
 
@@ -201,7 +202,8 @@ void txn_unref(struct txn *t)
 		.point = HOOK_TRANSACTION, .client = &t->s->client, .helo = sess_helo(t->s)};
 	(void)hook_ask(t->s->lis, &ev);
 	count(c->stats, t);
-	/* What may have been delivered without anybody having been told is never hidden by a log level. */
+	/* What may have been delivered without anybody having been told is never hidden by a log
+	 * level. */
 	if (t->result[0] == 'i')
 		record(t, LOG_EV_IN_DOUBT);
 	record(t, LOG_EV_TRANSACTION);

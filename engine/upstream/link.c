@@ -2,9 +2,9 @@
  *
  * One upstream connection: see link.h. Happy path: pick a server, connect, greeting, replies.
  * Failures: every server refuses or is silent (LINK_UNREACHABLE), end of input or reset (what was
- * read before it is handed on first), a reply that is none, silence. A send that fails is not yet the
- * end: the server's last words (552, 421) may already be in the receive queue, so the link waits
- * BROKEN_LINGER_MS for its end of input.
+ * read before it is handed on first), a reply that is none, silence. A send that fails is not yet
+ * the end: the server's last words (552, 421) may already be in the receive queue, so the link
+ * waits BROKEN_LINGER_MS for its end of input.
  */
 #include "engine/upstream/link.h"
 
@@ -50,8 +50,9 @@ static bool states_init(struct upstreams *u, const struct conf *conf)
 	return true;
 }
 
-bool upstreams_init(struct upstreams *u, const struct conf *conf, struct streams *ss, struct timers *ts,
-	struct stash_pools *stashes, struct stat_table *stats, struct log_buf *log, uint32_t links_max)
+bool upstreams_init(struct upstreams *u, const struct conf *conf, struct streams *ss,
+	struct timers *ts, struct stash_pools *stashes, struct stat_table *stats,
+	struct log_buf *log, uint32_t links_max)
 {
 	memset(u, 0, sizeof(*u));
 	u->streams = ss;
@@ -60,7 +61,8 @@ bool upstreams_init(struct upstreams *u, const struct conf *conf, struct streams
 	u->stats = stats;
 	u->log = log;
 	list_init(&u->all);
-	return slab_init(&u->links, "links", sizeof(struct link), links_max) && states_init(u, conf);
+	return slab_init(&u->links, "links", sizeof(struct link), links_max) &&
+	       states_init(u, conf);
 }
 
 void upstreams_fini(struct upstreams *u)
@@ -208,8 +210,8 @@ static void dial_next(struct link *l)
 	while ((server = pick_server(l)) != NULL) {
 		l->server = server;
 		l->state = LINK_DIALLING;
-		enum ring_res res = stream_dial(
-			&l->st, l->core->streams, &link_stream_events, &server->addr, l->up->source);
+		enum ring_res res = stream_dial(&l->st, l->core->streams, &link_stream_events,
+			&server->addr, l->up->source);
 		if (res == RING_OK) {
 			l->deadline_ms = 0;
 			set_deadline(l, now_ms(l->core) + l->up->timeouts.connect);
@@ -256,8 +258,8 @@ static void link_closed(struct stream *st)
 		release(l);
 }
 
-struct link *link_open(struct upstreams *u, const struct conf_upstream *up, const struct link_events *ev,
-	void *who, const struct link_hello *hello)
+struct link *link_open(struct upstreams *u, const struct conf_upstream *up,
+	const struct link_events *ev, void *who, const struct link_hello *hello)
 {
 	struct link *l = slab_get(&u->links);
 

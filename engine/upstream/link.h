@@ -23,39 +23,42 @@
 #include "ring/timer.h"
 
 /* Why a link ended. X(id, log word) */
-#define LINK_ENDS(X)                                                                               \
-	X(LINK_EOF, "upstream-eof")                                                                \
-	X(LINK_RESET, "upstream-reset")                                                            \
-	X(LINK_TIMEOUT, "upstream-timeout")                                                        \
-	X(LINK_BAD_REPLY, "upstream-bad-reply")                                                    \
-	X(LINK_UNREACHABLE, "upstream-unreachable")                                                \
-	X(LINK_NO_MEMORY, "upstream-memory")                                                       \
-	X(LINK_REFUSED_GREETING, "upstream-greeting")                                              \
+#define LINK_ENDS(X)                                  \
+	X(LINK_EOF, "upstream-eof")                   \
+	X(LINK_RESET, "upstream-reset")               \
+	X(LINK_TIMEOUT, "upstream-timeout")           \
+	X(LINK_BAD_REPLY, "upstream-bad-reply")       \
+	X(LINK_UNREACHABLE, "upstream-unreachable")   \
+	X(LINK_NO_MEMORY, "upstream-memory")          \
+	X(LINK_REFUSED_GREETING, "upstream-greeting") \
 	X(LINK_DIFFERS, "upstream-differs")
 
 enum link_end {
 #define X(id, word) id,
 	LINK_ENDS(X)
 #undef X
-	LINK_END_COUNT
+		LINK_END_COUNT
 };
 const char *link_end_word(enum link_end e);
 
 struct link;
 
 struct link_events {
-	void (*on_reply)(void *who, const struct smtp_reply *r); /* complete; spans valid during the call */
-	void (*on_ready)(void *who);				 /* replay done, same as before */
-	/* Gone: no more events. `why` LINK_UNREACHABLE: l->server and l->why_connect say which and what. */
+	void (*on_reply)(
+		void *who, const struct smtp_reply *r); /* complete; spans valid during the call */
+	void (*on_ready)(void *who);			/* replay done, same as before */
+	/* Gone: no more events. `why` LINK_UNREACHABLE: l->server and l->why_connect say which and
+	 * what. */
 	void (*on_lost)(void *who, enum link_end why);
 	void (*on_drained)(void *who);
 	void (*on_opaque)(void *who, struct span data, int32_t buf); /* after link_go_opaque() */
 	void (*on_opaque_end)(void *who, enum ring_res why);
 	void (*on_quiet)(void *who);
-	void (*on_broken)(void *who, enum ring_res why); /* nothing more can be sent; its last words may still come */
+	void (*on_broken)(void *who,
+		enum ring_res why); /* nothing more can be sent; its last words may still come */
 };
 
-struct link_hello { /* what a replacement repeats; spans borrowed until on_ready or on_lost */
+struct link_hello {	  /* what a replacement repeats; spans borrowed until on_ready or on_lost */
 	struct span line; /* "EHLO name\r\n"; empty: greeting only */
 	uint64_t caps_hash;
 	bool ehlo; /* EHLO, so the lists are compared */
@@ -89,12 +92,12 @@ struct link {
 	struct reply_scan rs;
 	struct ehlo_caps caps;
 	struct link_hello hello;
-	struct list node;     /* in core->all */
+	struct list node;      /* in core->all */
 	uint16_t first, tried; /* dialling: server index begun with, servers tried */
 	uint8_t tried_bits[CONF_SERVERS_MAX / 8];
-	uint8_t state;	      /* enum link_state */
-	uint8_t why_connect;  /* enum ring_res of the last failed connect */
-	bool replay;	      /* the link reads greeting and EHLO itself */
+	uint8_t state;	     /* enum link_state */
+	uint8_t why_connect; /* enum ring_res of the last failed connect */
+	bool replay;	     /* the link reads greeting and EHLO itself */
 };
 
 /* What all links of one core share. */
@@ -107,20 +110,21 @@ struct upstreams {
 	struct slab links;
 	struct list all;
 	struct upstream_state {
-		uint32_t next; /* round robin */
+		uint32_t next;		 /* round robin */
 		uint64_t *down_until_ms; /* per server */
-	} *states;	/* by conf_upstream.index; owns */
+	} * states;			 /* by conf_upstream.index; owns */
 	uint32_t state_count;
 };
 
-bool upstreams_init(struct upstreams *u, const struct conf *conf, struct streams *ss, struct timers *ts,
-	struct stash_pools *stashes, struct stat_table *stats, struct log_buf *log, uint32_t links_max) MUST_USE;
+bool upstreams_init(struct upstreams *u, const struct conf *conf, struct streams *ss,
+	struct timers *ts, struct stash_pools *stashes, struct stat_table *stats,
+	struct log_buf *log, uint32_t links_max) MUST_USE;
 void upstreams_fini(struct upstreams *u);
 
-/* NULL when no link is left. `hello` NULL: the greeting goes to the borrower. on_lost may come, but never
- * from inside this call. */
-struct link *link_open(struct upstreams *u, const struct conf_upstream *up, const struct link_events *ev,
-	void *who, const struct link_hello *hello);
+/* NULL when no link is left. `hello` NULL: the greeting goes to the borrower. on_lost may come, but
+ * never from inside this call. */
+struct link *link_open(struct upstreams *u, const struct conf_upstream *up,
+	const struct link_events *ev, void *who, const struct link_hello *hello);
 /* The borrower lets go: the connection is closed without a word; no events follow. */
 void link_drop(struct link *l);
 
