@@ -98,8 +98,8 @@ struct conf_listener {
 	const char *name;
 	const struct ring_addr *bind;
 	uint32_t bind_count;
-	struct conf_nets clients; /* who may connect; loopback addresses are always allowed on
-				     loopback listeners */
+	struct conf_nets clients; /* who may connect; all of loopback when a loopback
+				     listener has no list */
 	struct conf_nets trusted; /* may use XCLIENT and XFORWARD */
 	enum conf_starttls starttls;
 	struct ehlo_policy ehlo; /* .trusted is set per session */

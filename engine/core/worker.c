@@ -19,6 +19,8 @@
 
 #define ACCEPT_RETRY_MS 100
 #define TICK_MS 250
+#define LAG_MS 50
+#define LATE_TICKS 2 /* of the four of a second */
 #define LOG_BUFFER_BYTES (1u << 20)
 #define MBOX_CAPACITY 64
 
@@ -115,7 +117,7 @@ static bool under_pressure(const struct worker *w, bool now)
 	uint64_t free_bufs = ring_bufs_free(w->ring), bufs = ring_bufs_total(w->ring);
 
 	return sessions * 100 * share > max * 80 || (bufs - free_bufs) * 100 * share > bufs * 80 ||
-	       w->lag_ms * share > 50;
+	       w->late_ticks * share > LATE_TICKS;
 }
 
 static void note_pressure(struct worker *w, bool on)
@@ -132,7 +134,7 @@ static void note_pressure(struct worker *w, bool on)
 	log_bool(&rec, "on", on);
 	log_u64(&rec, "sessions", clients_sessions(w->wc.clients));
 	log_u64(&rec, "buffers_free", ring_bufs_free(w->ring));
-	log_u64(&rec, "lag_ms", w->lag_ms);
+	log_u64(&rec, "late_ticks", w->late_ticks);
 	log_end(&rec, &w->stats);
 }
 
@@ -164,15 +166,15 @@ static void tick(struct timer *t)
 	struct worker *w = CONTAINER_OF(t, struct worker, pressure_timer);
 	uint64_t now = now_ms(w);
 
-	w->lag_ms = MAX_OF(w->lag_ms,
-		(uint32_t)(now > t->at_ms + TIMER_TICK_MS ? now - t->at_ms - TIMER_TICK_MS : 0));
+	/* Late for most of a second is a core that cannot keep up; late once is a hiccup of the scheduler. */
+	w->late_ticks += now > t->at_ms + TIMER_TICK_MS + LAG_MS;
 	publish(w);
 	if (++w->ticks % (1000 / TICK_MS) == 0) {
 		bool on = w->wc.conf->limits.pressure && under_pressure(w, w->core.pressure);
 
 		if (on != w->core.pressure)
 			note_pressure(w, on);
-		w->lag_ms = 0;
+		w->late_ticks = 0;
 	}
 	timer_set(&w->core.timers, t, now + TICK_MS);
 }

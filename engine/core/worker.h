@@ -54,8 +54,7 @@ struct worker {
 	struct timer pressure_timer;
 	uint64_t heap_bytes; /* allocated by this thread so far (jemalloc), published with
 				ring_stats */
-	uint32_t lag_ms;     /* worst of the running second */
-	uint32_t ticks;
+	uint32_t ticks, late_ticks; /* of the running second; late by more than LAG_MS */
 	bool draining, killing;
 };
 

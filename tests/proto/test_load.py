@@ -1,0 +1,492 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many sessions at once, and everything that goes wrong while they run: nothing lost, nothing
+acknowledged falsely, memory flat, descriptors back to base. All of them run alone (serial).
+
+The clients are one selectors loop in the test; each message carries its number, so that what the
+clients were told and what the servers took can be compared message by message."""
+import random
+import selectors
+import socket
+import threading
+import time
+
+from lib.core import Failure, test
+from lib.peers import reply_end, sockaddr
+from lib.smtp import EHLO, data_open, warm_up_auto
+
+OPEN = {"per-client-sessions": 0}
+
+
+class Robot:
+    """One client: EHLO, then messages until told to stop. Notes every message's fate in `acked`."""
+
+    def __init__(self, crowd, n):
+        self.crowd, self.n = crowd, n
+        self.serial = 0
+        self.sock = None
+        self.sessions = 0
+        self.open()
+
+    def open(self):
+        self.buf = b""
+        self.state = "greeting"
+        self.out = b""
+        self.count = 0
+        self.sessions += 1
+        self.sock = socket.socket()
+        self.sock.setblocking(False)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.connect_ex(sockaddr(self.crowd.address))
+        self.crowd.sel.register(self.sock, selectors.EVENT_READ, self)
+
+    def shut(self, reset=False):
+        if self.sock is None:
+            return
+        self.crowd.sel.unregister(self.sock)
+        if reset:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.close()
+        self.sock = None
+
+    def again(self):
+        self.shut()
+        if self.crowd.running:
+            self.open()
+        else:
+            self.crowd.done += 1
+
+    def send(self, data):
+        self.out += data
+        self.flush()
+
+    def flush(self):
+        try:
+            n = self.sock.send(self.out) if self.out else 0
+            self.out = self.out[n:]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.lost()
+            return
+        want = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.out else 0)
+        self.crowd.sel.modify(self.sock, want, self)
+
+    def lost(self):
+        if self.state == "final":
+            self.crowd.unknown.add(self.ident)
+        self.crowd.lost += 1
+        self.again()
+
+    def event(self, mask):
+        if mask & selectors.EVENT_WRITE:
+            self.flush()
+            if self.sock is None or not mask & selectors.EVENT_READ:
+                return
+        sock = self.sock
+        try:
+            data = sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.lost()
+            return
+        if not data:
+            self.lost()
+            return
+        self.buf += data
+        while self.sock is sock:
+            n = reply_end(self.buf)
+            if not n:
+                return
+            reply, self.buf = self.buf[:n], self.buf[n:]
+            self.reply(reply)
+
+    def reply(self, r):
+        code = r[:3]
+        if code == b"421":
+            if self.state == "final":
+                self.crowd.refused.add(self.ident)
+            self.crowd.told_421 += 1
+            self.again()
+        elif self.state == "greeting":
+            self.state = "ehlo"
+            self.send(EHLO)
+        elif self.state == "ehlo":
+            self.next_message()
+        elif self.state == "envelope":
+            self.left -= 1
+            if code[:1] not in b"23":
+                self.bad = True
+            if self.left == 0:
+                if code == b"354":
+                    self.state = "final"
+                    self.send(b"X-Ident: %s\r\n" % self.ident + self.crowd.fill + b"\r\n.\r\n")
+                else:
+                    self.crowd.refused.add(self.ident)
+                    self.after_message()
+        elif self.state == "final":
+            (self.crowd.acked if code[:1] == b"2" else self.crowd.refused).add(self.ident)
+            self.after_message()
+        elif self.state == "quit":
+            self.again()
+
+    def next_message(self):
+        self.serial += 1
+        self.ident = b"%d-%d-%d" % (self.n, self.sessions, self.serial)
+        self.state = "envelope"
+        self.left, self.bad = 3, False
+        self.send(b"MAIL FROM:<m%s@x.test>\r\nRCPT TO:<r@y.test>\r\nDATA\r\n" % self.ident)
+
+    def after_message(self):
+        self.count += 1
+        if self.count >= self.crowd.per_session or not self.crowd.running:
+            self.state = "quit"
+            self.send(b"QUIT\r\n")
+        else:
+            self.next_message()
+
+
+class Crowd:
+    def __init__(self, t, address, n, per_session=3, fill=b"x" * 2000):
+        self.t, self.address, self.per_session, self.fill = t, address, per_session, fill
+        self.sel = selectors.DefaultSelector()
+        self.acked, self.refused, self.unknown = set(), set(), set()
+        self.told_421 = self.lost = self.done = 0
+        self.running = True
+        self.robots = []
+        self.n = n
+
+    def start(self):
+        for i in range(self.n):
+            self.robots.append(Robot(self, i))
+            if i % 100 == 99:
+                self.turn(0)
+
+    def turn(self, wait):
+        for key, mask in self.sel.select(wait):
+            if key.data.sock is key.fileobj:
+                key.data.event(mask)
+
+    def run(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.turn(0.05)
+
+    def until(self, holds, seconds):
+        end = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > end:
+                return False
+            self.turn(0.05)
+        return True
+
+    def finish(self, seconds):
+        """Lets every robot end what it is doing."""
+        self.running = False
+        for r in self.robots:
+            if r.sock is not None and r.state in ("greeting", "ehlo"):
+                r.shut()
+                self.done += 1
+        if not self.until(lambda: self.done >= self.n, seconds):
+            states = [r.state for r in self.robots if r.sock is not None]
+            raise Failure("%d of %d clients do not come to an end; states %r" % (
+                self.n - self.done, self.n, {s: states.count(s) for s in states}))
+        for r in self.robots:
+            r.shut()
+
+    def kill(self):
+        for r in self.robots:
+            r.shut()
+
+
+def idents(servers):
+    out = []
+    for s in servers:
+        for m in s.messages:
+            out.append(m.body.split(b"\r\n", 1)[0][len(b"X-Ident: "):])
+            if b"<m" + out[-1] + b"@" not in m.sender:
+                raise Failure("a message under another's envelope: %r in %r" % (out[-1], m.sender))
+    return out
+
+
+def ledger(t, crowd, servers, in_doubt=0):
+    took = idents(servers)
+    once = set(took)
+    t.equal(len(took), len(once), "messages taken twice")
+    lost = crowd.acked - once
+    t.check(not lost, "acknowledged, but no server has them: %r" % sorted(lost)[:5])
+    extra = once - crowd.acked - crowd.unknown
+    t.check(len(extra) <= in_doubt, "taken, told otherwise, and not in doubt: %r (in doubt: %d)" % (sorted(extra)[:5], in_doubt))
+    t.note("acked %d, refused %d, unknown %d, taken %d, 421 %d, lost %d" % (
+        len(crowd.acked), len(crowd.refused), len(crowd.unknown), len(took), crowd.told_421, crowd.lost))
+
+
+@test(serial=True, timeout=120)
+def two_thousand_sessions(t):
+    srv = t.auto()
+    rp = t.ringpost(srv, workers=2, listener={"limits": OPEN})
+    n = 2000 if t.slow == 1 else 500
+    for _ in range(8):  # both workers' receive buffers
+        warm_up_auto(rp)
+    del srv.messages[:]
+    counted = 8
+    crowd = Crowd(t, rp.address, n, per_session=3)
+    crowd.start()
+    crowd.until(lambda: len(crowd.acked) >= n, 60 * t.slow)
+    peak1 = rp.rss_anon()
+    crowd.until(lambda: len(crowd.acked) >= 3 * n, 60 * t.slow)
+    peak2 = rp.rss_anon()
+    crowd.finish(60 * t.slow)
+    t.check(len(crowd.acked) >= 3 * n, "%d messages" % len(crowd.acked))
+    ledger(t, crowd, [srv])
+    t.equal((len(crowd.refused), crowd.lost, crowd.told_421), (0, 0, 0), "refused, lost, told 421")
+    if t.mode == "release":
+        t.check(peak2 - peak1 < 4096, "RssAnon %d KiB after one round, %d after three" % (peak1, peak2))
+    rp.sockets_back()
+    t.equal(rp.stop_now()["messages_accepted"], len(crowd.acked) + counted, "counter")
+
+
+@test(serial=True, timeout=120)
+def upstream_killed_and_restarted_under_load(t):
+    srv = t.auto()
+    rp = t.ringpost(srv, workers=2, listener={"limits": OPEN}, up={"timeouts": {"connect": "2s"}, "retry-down": "100ms"})
+    n = 400 if t.slow == 1 else 100
+    crowd = Crowd(t, rp.address, n, per_session=20)
+    crowd.start()
+    for round_ in range(4):
+        before = len(crowd.acked)
+        t.check(crowd.until(lambda: len(crowd.acked) >= before + n // 2, 30 * t.slow), "messages flow in round %d" % round_)
+        srv.stop(reset=round_ % 2 == 1)
+        crowd.run(0.4)
+        srv.start()
+    before = len(crowd.acked)
+    t.check(crowd.until(lambda: len(crowd.acked) >= before + n, 30 * t.slow), "messages flow at the end")
+    crowd.finish(60 * t.slow)
+    doubts = rp.records("in-doubt")
+    ledger(t, crowd, [srv], in_doubt=len(doubts))
+    t.check(crowd.told_421 > 0 or len(crowd.refused) > 0, "the clients noticed nothing of four restarts")
+    rp.sockets_back()
+    stop = rp.stop_now()
+    t.equal(stop["messages_in_doubt"], len(rp.records("in-doubt")), "in-doubt counter and records")
+    t.equal(stop["messages_accepted"], len(crowd.acked), "counter of accepted messages")
+
+
+@test(serial=True, timeout=120)
+def clients_that_reset_in_mid_data_under_load(t):
+    srv = t.auto()
+    rp = t.ringpost(srv, workers=2, listener={"limits": OPEN})
+    crowd = Crowd(t, rp.address, 100, per_session=20)
+    crowd.start()
+    rnd = random.Random(5)
+    cut = b"MAIL FROM:<cut@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n"
+    for round_ in range(30):
+        socks = []
+        for _ in range(20):
+            s = socket.create_connection(sockaddr(rp.address))
+            s.sendall(EHLO + cut + b"never complete\r\n" * rnd.randrange(1, 3000))
+            socks.append(s)
+        crowd.run(0.03)
+        for s in socks:
+            if rnd.random() < 0.5:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            s.close()
+    crowd.finish(60 * t.slow)
+    t.check(not any(b"cut@" in m.sender for m in srv.messages), "a message that was cut came through")
+    ledger(t, crowd, [srv])
+    t.equal((len(crowd.refused), crowd.lost, crowd.told_421), (0, 0, 0), "others: refused, lost, told 421")
+    rp.sockets_back()
+
+
+@test(serial=True, timeout=120)
+def readers_that_stop_under_load(t):
+    """100 clients and 100 upstream connections that read nothing; the others do not notice; memory is bounded."""
+    srv = t.auto()
+    up = t.upstream(rcvbuf=4096)
+    rp = t.ringpost(srv, workers=2, listener={"limits": OPEN}, conf={
+        "listeners": {"slow": {"bind": "127.0.0.1:0", "upstream": "slow", "limits": OPEN}},
+        "upstreams": {"slow": {"servers": up.address}}})
+    stuck = []
+    block = b"0123456789abcd\r\n" * 4096
+    before = rp.rss_anon()
+    for _ in range(100):
+        c, u = rp.client(rp.addresses[1]), up.accept()
+        u.send(b"220 x\r\n")
+        c.reply(b"220")
+        data_open(c, u)
+        c.sock.setblocking(False)
+        c.loud = u.loud = False
+        c.ignore_rest = u.ignore_rest = True
+        stuck.append((c, u))
+    for _ in range(40):
+        for c, _u in stuck:
+            try:
+                c.sock.send(block)
+            except OSError:
+                pass
+        time.sleep(0.005)
+    grown = rp.rss_anon() - before
+    t.check(grown < 100 * 128 + 8192 or t.mode not in ("release", "debug"), "RssAnon grew by %d KiB for 100 stuck sessions" % grown)
+    crowd = Crowd(t, rp.address, 200, per_session=5)
+    t0 = time.monotonic()
+    crowd.start()
+    t.check(crowd.until(lambda: len(crowd.acked) >= 1000, 30 * t.slow), "the others: %d messages" % len(crowd.acked))
+    t.note("1000 messages beside 100 stuck sessions in %.2f s" % (time.monotonic() - t0))
+    crowd.finish(60 * t.slow)
+    ledger(t, crowd, [srv])
+    for c, u in stuck:
+        c.close()
+        u.close()
+    rp.sockets_back()
+
+
+@test(serial=True, timeout=90)
+def few_descriptors_many_connections(t):
+    """ulimit -n 256 and 1,000 connections: some are served, the rest wait or are told; afterwards all is well."""
+    srv = t.auto()
+    rp = t.ringpost(srv, listener={"limits": OPEN}, nofile=256)
+    socks = []
+    for _ in range(1000):
+        s = socket.socket()
+        s.setblocking(False)
+        s.connect_ex(sockaddr(rp.address))
+        socks.append(s)
+    time.sleep(1.0)
+    t.check(rp.alive(), "alive")
+    cpu0 = cpu_ticks(rp)
+    time.sleep(1.0)
+    spent = cpu_ticks(rp) - cpu0
+    t.check(spent < 50, "it spins: %d ticks of CPU in one idle second" % spent)
+    served = told = 0
+    for s in socks:
+        try:
+            data = s.recv(4096)
+        except OSError:
+            data = b""
+        served += data.startswith(b"220")
+        told += data.startswith(b"421")
+    t.note("%d served, %d told 421 of 1000 with 256 descriptors" % (served, told))
+    t.check(served >= 20, "only %d sessions were served" % served)
+    for s in socks:
+        s.close()
+    rp.sockets_back(20)
+    t.until(lambda: greeted(rp), "a client is greeted again", 10)
+    crowd = Crowd(t, rp.address, 50, per_session=2)
+    crowd.start()
+    t.check(crowd.until(lambda: len(crowd.acked) >= 100, 20 * t.slow), "messages afterwards: %d" % len(crowd.acked))
+    crowd.finish(20 * t.slow)
+    ledger(t, crowd, [srv])
+
+
+def greeted(rp):
+    """Dead connections of the flood may still stand in the backlog before us."""
+    c = rp.client()
+    got = c.reply()
+    c.ignore_rest = True
+    c.close()
+    return got.startswith(b"220")
+
+
+def cpu_ticks(rp):
+    with open("/proc/%d/stat" % rp.pid) as f:
+        words = f.read().rsplit(")", 1)[1].split()
+    return int(words[11]) + int(words[12])
+
+
+@test(serial=True, timeout=60, modes=("release",))
+def memory_of_an_idle_session(t):
+    """User memory per idle session after EHLO, both legs: at most 2.5 KiB."""
+    srv = t.auto()
+    rp = t.ringpost(srv, listener={"limits": OPEN})
+    warm = idle_sessions(rp, 50)
+    before = rp.rss_anon()
+    more = idle_sessions(rp, 1000)
+    each = (rp.rss_anon() - before) / 1000.0
+    t.note("%.2f KiB for an idle session" % each)
+    t.check(each <= 2.5, "%.2f KiB for an idle session (RssAnon %d -> %d KiB)" % (each, before, rp.rss_anon()))
+    for s in warm + more:
+        s.close()
+
+
+def idle_sessions(rp, n):
+    out = []
+    for _ in range(n):
+        s = socket.create_connection(sockaddr(rp.address))
+        s.settimeout(10)
+        s.sendall(EHLO)
+        data = b""
+        while b"\r\n250 " not in data:
+            part = s.recv(65536)
+            if not part:
+                raise Failure("a session ended: %r" % data)
+            data += part
+        out.append(s)
+    return out
+
+
+@test(serial=True, timeout=60)
+def memory_after_many_sessions(t):
+    """Flat: 3,000 short sessions after the first 500 leave nothing behind."""
+    srv = t.auto()
+    rp = t.ringpost(srv, listener={"limits": OPEN})
+
+    def some(n):
+        crowd = Crowd(t, rp.address, 50, per_session=1)
+        crowd.start()
+        t.check(crowd.until(lambda: len(crowd.acked) >= n, 60 * t.slow), "%d of %d messages" % (len(crowd.acked), n))
+        crowd.finish(30 * t.slow)
+    some(500)
+    before = warm_up_auto(rp)
+    some(3000)
+    if t.mode in ("release", "debug"):
+        t.check(rp.rss_anon() - before < 1024, "RssAnon %d -> %d KiB" % (before, rp.rss_anon()))
+    rp.sockets_back()
+
+
+@test(serial=True, timeout=60)
+def idle_costs_no_time(t):
+    srv = t.auto()
+    rp = t.ringpost(srv, workers=2, listener={"limits": OPEN})
+    socks = idle_sessions(rp, 200)
+    time.sleep(0.3)
+    cpu0 = cpu_ticks(rp)
+    time.sleep(3)
+    spent = cpu_ticks(rp) - cpu0
+    t.check(spent <= 6, "%d ticks of CPU in three idle seconds" % spent)
+    for s in socks:
+        s.close()
+
+
+@test(serial=True, timeout=90)
+def big_messages_side_by_side(t):
+    """40 bodies of 2 MB at once through two workers and one receive pool each: every octet in its place (U4)."""
+    srv = t.auto()
+    rp = t.ringpost(srv, workers=2, listener={"limits": OPEN})
+    bodies, threads, errors = [], [], []
+
+    def one(i):
+        try:
+            c = rp.client()
+            c.loud = False
+            c.sock.settimeout(60)
+            t_wait = 60 * t.slow
+            c.reply(b"220", t_wait)
+            c.send(EHLO + b"MAIL FROM:<m%d@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n" % i)
+            for want in (b"250", b"250", b"250", b"354"):
+                c.reply(want, t_wait)
+            c.sock.sendall(bodies[i])
+            c.reply(b"250", t_wait)
+        except Exception as e:
+            errors.append("%d: %s" % (i, e))
+    for i in range(40):
+        line = random.Random(i).randbytes(300).hex().encode()
+        bodies.append((b"%d " % i + line + b"\r\n") * 3300 + b".\r\n")
+        threads.append(threading.Thread(target=one, args=(i,), daemon=True))
+    for th in threads:
+        th.start()
+    for th in threads:
+        th.join(80 * t.slow)
+    t.check(not errors, "\n".join(errors[:5]))
+    t.equal(len(srv.messages), 40, "messages")
+    for m in srv.messages:
+        i = int(m.sender[len(b"FROM:<m"):].split(b"@")[0])
+        t.equal(m.body, bodies[i], "body %d" % i)
