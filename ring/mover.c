@@ -165,14 +165,6 @@ static void release(struct move *m)
 	}
 }
 
-static void resume_reading(struct move *m)
-{
-	if (!m->paused)
-		return;
-	m->paused = false;
-	stream_read(m->from, true);
-}
-
 /* ---- ending ---- */
 
 /* Operations that touch a descriptor; a buffer whose send was counted is none. */
@@ -229,9 +221,9 @@ static void report_end(struct move *m)
 {
 	enum ring_res why = m->why;
 
+	if (why != RING_OK && m->took)
+		stream_read(m->from, false); /* the note: not when it is given back either */
 	over(m);
-	if (why == RING_OK)
-		resume_reading(m);
 	m->ev->on_end(m, why, m->at_to);
 }
 
@@ -602,15 +594,12 @@ static void copy_again(struct move *m)
 	m->phase = PH_COPY;
 	m->now = MOVER_COPY;
 	release(m);
-	resume_reading(m);
 	unhold(m);
 }
 
 static void run(struct move *m)
 {
 	hold(m);
-	stream_take(m->from);
-	m->took = true;
 	m->poll_failed = false;
 	m->now = chosen(m);
 	if (!ways[m->now].get(m)) {
@@ -639,10 +628,6 @@ static void try_switch(struct move *m)
 {
 	if (m->phase != PH_SETTLE || concluded(m))
 		return;
-	if (m->from->want_read) {
-		m->paused = true;
-		stream_read(m->from, false);
-	}
 	if (!stream_quiet(m->from))
 		return; /* on_quiet is to come */
 	if (!stream_flushed(m->to)) {
@@ -664,8 +649,12 @@ static void later(struct deferred *d)
 		report_end(m);
 		return;
 	}
-	if (m->phase == PH_COPY && !concluded(m) && wants_switch(m))
+	if (m->phase == PH_COPY && !concluded(m) && wants_switch(m)) {
+		/* From now on the owner cannot turn reading on again, or it might never settle. */
 		m->phase = PH_SETTLE;
+		m->took = true;
+		stream_take(m->from);
+	}
 	try_switch(m);
 	if (m->phase == PH_COPY || m->phase == PH_SETTLE)
 		unhold(m); /* on_quiet or on_drained goes on from here */
@@ -705,7 +694,6 @@ size_t move_bytes(struct move *m, struct span data, int32_t buf)
 		return n;
 	if (m->left == 0) {
 		over(m);
-		resume_reading(m);
 	} else if (m->phase == PH_COPY && m->left == MOVE_OPAQUE && wants_switch(m)) {
 		defer(m);
 	}

@@ -43,8 +43,9 @@ struct move_events {
 	 * counts); those that went through move_bytes() are not reported again. May be NULL. */
 	void (*on_progress)(struct move *m, uint64_t n);
 	/* Over, exactly once per move_start(), never from inside a move_* call of the owner:
-	 * RING_OK (all moved and handed to `to`; reading of `from` is on again if the mover had turned
-	 * it off), RING_EOF or an error of `from`, RING_PIPE or an error of `to` with `at_to`,
+	 * RING_OK (all moved and handed to `to`; `from` reads again if it did before), RING_EOF or
+	 * an error of `from`, RING_PIPE or an error of `to` with `at_to` (reading stays off where the
+	 * mover had turned it off),
 	 * RING_CANCELED after move_stop(). Where octets were taken and could not be handed on, `to`
 	 * is broken (without on_broken): it never sends again. on_end() does not wait for zero-copy
 	 * buffers that the kernel still reads, on_closed() of `to` does (U7). */
@@ -67,8 +68,7 @@ struct move {
 	uint8_t phase;
 	bool stopping, ended, at_to;
 	bool held;	  /* both streams are pinned: on_closed() waits */
-	bool took;	  /* `from` is read by the mover */
-	bool paused;	  /* reading of `from` was turned off by the mover */
+	bool took;	  /* the input of `from` is the mover's */
 	bool gave_up;	  /* the way could not be had: copy to the end */
 	bool poll_failed; /* the last poll said error or hang-up */
 	uint8_t why;

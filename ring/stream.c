@@ -483,7 +483,7 @@ void stream_pass(struct stream *s, struct span data, int32_t buf)
 
 static void arm_recv(struct stream *s)
 {
-	if (!s->want_read || s->ended || s->receiving || s->taken || !speaks(s))
+	if (!s->want_read || s->ended || s->receiving || !speaks(s))
 		return;
 	if (ring_op_armed(&s->recv_op) || ring_op_armed(&s->dial_op) ||
 		list_linked(&s->parked_node))
@@ -555,6 +555,10 @@ static void recv_done(struct ring_op *op, const struct ring_done *d)
 
 void stream_read(struct stream *s, bool on)
 {
+	if (s->taken) {
+		s->read_later = on;
+		return;
+	}
 	if (!speaks(s) || s->ended || s->want_read == on)
 		return;
 	s->want_read = on;
@@ -673,15 +677,20 @@ void stream_unpin(struct stream *s)
 
 void stream_take(struct stream *s)
 {
-	ASSERT(stream_quiet(s) && !s->taken);
+	bool on = s->want_read;
+
+	ASSERT(!s->taken);
+	stream_read(s, false);
 	s->taken = true;
+	s->read_later = on;
 }
 
 void stream_give_back(struct stream *s)
 {
 	ASSERT(s->taken);
 	s->taken = false;
-	arm_recv(s);
+	if (s->read_later)
+		stream_read(s, true);
 }
 
 void stream_mark_broken(struct stream *s)

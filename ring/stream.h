@@ -90,7 +90,8 @@ struct stream {
 	bool receiving : 1;	       /* inside the last completion of a receive: not the time to arm one */
 	bool quiet_owed : 1;	       /* on_quiet is to come */
 	bool want_flushed : 1;	       /* on_drained when out_bytes is 0 */
-	bool taken : 1;		       /* a mover reads the descriptor: receiving waits */
+	bool taken : 1;		       /* a mover has the input: stream_read() only leaves a note */
+	bool read_later : 1;	       /* that note */
 	uint8_t broken_why;	       /* enum ring_res, until on_broken was given */
 	uint64_t bytes_in, bytes_out;
 	struct list parked_node, dirty_node, ending_node;
@@ -150,8 +151,9 @@ static inline void stream_tell_flushed(struct stream *s)
 void stream_pin(struct stream *s);
 void stream_unpin(struct stream *s);
 
-/* For movers. Between take and give_back the caller is the only reader of the descriptor: a
- * stream_read(true) of the owner is only noted. The stream must be quiet. */
+/* For movers. From take to give_back the caller alone reads the descriptor, once the stream is quiet
+ * (on_quiet, or at once). What the owner wants of stream_read() meanwhile is noted, and is done at
+ * give_back; until it says something that is what held before. */
 void stream_take(struct stream *s);
 void stream_give_back(struct stream *s);
 /* The caller's own send on the descriptor failed: as if one of the stream's had, without on_broken. */

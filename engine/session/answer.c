@@ -347,10 +347,20 @@ static void answer_slot(struct session *s, const struct smtp_reply *r)
 		queue_pop(s);
 }
 
-void sess_on_reply(void *who, const struct smtp_reply *r)
+/* The octets of the chunk it answers have all been taken from the client, and the mover has yet to say
+ * that they left: with completions of different kinds, that may come behind the answer. */
+static bool too_early_to_tell(const struct session *s, const struct smtp_reply *r)
 {
-	struct session *s = who;
+	const struct slot *slot = queue_head(s);
 
+	return slot && slot->out_mark == UINT64_MAX && r->code < 400 && s->phase == PHASE_CHUNK &&
+	       move_running(&s->up) && s->up.left == 0;
+}
+
+bool sess_on_reply(struct session *s, const struct smtp_reply *r)
+{
+	if (too_early_to_tell(s, r))
+		return false;
 	if (s->phase == PHASE_GREETING)
 		greeting(s, r);
 	else if (s->phase == PHASE_BODY && s->q_upstream == 0)
@@ -362,4 +372,5 @@ void sess_on_reply(void *who, const struct smtp_reply *r)
 	else
 		bad_reply(s);
 	sess_step(s);
+	return true;
 }

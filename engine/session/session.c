@@ -14,6 +14,7 @@
 
 #define INQ_PAUSE_BYTES (16u << 10) /* waiting input that stops reading */
 #define PRESSURE_COMMAND_MS 10000u
+#define LINGER_MS 2000
 
 static const struct stream_events client_events;
 static const struct link_events link_events;
@@ -335,6 +336,7 @@ static void link_lost(void *who, enum link_end why)
 		s->link = NULL;
 		sess_say(s, &sess_replies[REPLY_UNREACHABLE], detail);
 		sess_end(s, END_UNREACHABLE);
+		sess_step(s);
 		return;
 	}
 	if (why == LINK_DIFFERS) {
@@ -353,12 +355,12 @@ static void link_ready(void *who)
 	sess_step(s);
 }
 
-static void link_reply(void *who, const struct smtp_reply *r)
+static bool link_reply(void *who, const struct smtp_reply *r)
 {
 	struct session *s = who;
 
 	s->server = s->link->server;
-	sess_on_reply(who, r);
+	return sess_on_reply(s, r);
 }
 
 static void link_drained(void *who)
@@ -425,6 +427,20 @@ static const struct link_events link_events = {
 
 /* ---- ending ---- */
 
+/* One direction is over: its end goes on to the other side, behind all its octets. */
+static void pass_end(struct stream *to, bool *told)
+{
+	if (*told)
+		return;
+	if (!stream_flushed(to)) {
+		stream_tell_flushed(to);
+		return;
+	}
+	*told = true;
+	if (!to->broken)
+		ring_shut(to->core->ring, to->fd);
+}
+
 static void release_input(struct session *s)
 {
 	inq_clear(&s->inq, &s->core->streams.cells);
@@ -478,7 +494,24 @@ void sess_end(struct session *s, enum sess_end why)
 		sess_say(s, &sess_replies[ends[why].reply], NULL);
 	begin_end(s, why);
 	finish_link(s);
-	stream_finish(&s->cli);
+	s->lingering = !s->client_eof && !s->client_gone && why != END_QUIT;
+	if (!s->lingering)
+		stream_finish(&s->cli);
+}
+
+/* Closing while the client is still sending would reset the connection and take our last words with
+ * it (RFC 1122 4.2.2.13): say that no more comes, and listen on for a moment. */
+static void linger(struct session *s)
+{
+	if (!s->lingering)
+		return;
+	if (s->client_eof || s->client_gone) {
+		s->lingering = false;
+		stream_finish(&s->cli);
+		return;
+	}
+	pass_end(&s->cli, &s->down_told);
+	stream_read(&s->cli, true);
 }
 
 /* The client will not hear us. A message whose end the upstream has got is seen through to its
@@ -628,20 +661,6 @@ static void settle_idle(struct session *s)
 	}
 }
 
-/* One direction is over: its end goes on to the other side, behind all its octets. */
-static void pass_end(struct stream *to, bool *told)
-{
-	if (*told)
-		return;
-	if (!stream_flushed(to)) {
-		stream_tell_flushed(to);
-		return;
-	}
-	*told = true;
-	if (!to->broken)
-		ring_shut(to->core->ring, to->fd);
-}
-
 static void settle_opaque(struct session *s)
 {
 	if (s->phase != PHASE_OPAQUE)
@@ -657,7 +676,7 @@ static void settle_opaque(struct session *s)
 /* The mover reads the descriptor itself, or is about to. */
 static bool move_reads(const struct move *m)
 {
-	return move_running(m) && (m->took || m->paused);
+	return move_running(m) && m->took;
 }
 
 /* Room on the other side, with hysteresis: `reading` is how it is now. */
@@ -675,7 +694,7 @@ static void settle_reading(struct session *s)
 		stream_read(&s->cli, !s->client_eof && s->inq.bytes < INQ_PAUSE_BYTES &&
 					     (!l || l->state < LINK_UP || room(&l->st, reading)));
 	if (l && l->state >= LINK_GREETING && !move_reads(&s->down))
-		stream_read(&l->st, room(&s->cli, l->st.want_read));
+		stream_read(&l->st, !l->held && room(&s->cli, l->st.want_read));
 }
 
 /* How long the phase may stand still: because of the client, or, in a body that the upstream does
@@ -695,8 +714,9 @@ static uint32_t phase_patience_ms(const struct session *s)
 		return body_blocked(s) ? s->lis->upstream->timeouts.send : t->data;
 	case PHASE_OPAQUE:
 		return t->command;
-	case PHASE_GREETING:
 	case PHASE_ENDING:
+		return s->lingering ? LINGER_MS : 0;
+	case PHASE_GREETING:
 		return 0;
 	}
 	ASSERT(false);
@@ -752,6 +772,7 @@ static void settle_ended(struct session *s)
 {
 	if (s->link && !queue_has_committed(s))
 		finish_link(s);
+	linger(s);
 	/* Freed from the timer: the caller may still be inside an event of the session. */
 	if (over(s))
 		timer_set(&s->core->timers, &s->timer, 0);
@@ -761,6 +782,11 @@ static void settle_ended(struct session *s)
 
 void sess_step(struct session *s)
 {
+	if (s->link && s->link->held && s->phase != PHASE_CHUNK) {
+		/* It answers the chunk that has just left, and comes back here. */
+		link_resume(s->link);
+		return;
+	}
 	if (s->end == END_NONE)
 		take_waiting(s);
 	if (s->end == END_NONE)
@@ -779,7 +805,9 @@ void sess_step(struct session *s)
 
 static void stood_still(struct session *s)
 {
-	if (!stream_flushed(&s->cli)) {
+	if (s->lingering) {
+		sess_client_gone(s, (enum sess_end)s->end);
+	} else if (!stream_flushed(&s->cli)) {
 		sess_client_gone(s, END_CLIENT_SILENT);
 	} else if (body_blocked(s)) {
 		STAT_INC(s->core->stats, timeouts_upstream);
@@ -839,7 +867,7 @@ static void client_end(struct stream *st, enum ring_res why)
 	if (move_running(&s->up))
 		move_from_end(&s->up, why);
 	s->client_eof = true;
-	if (s->phase != PHASE_OPAQUE && why != RING_EOF)
+	if (s->phase != PHASE_OPAQUE && why != RING_EOF && s->end == END_NONE)
 		sess_client_gone(s, END_CLIENT_RESET);
 	sess_step(s);
 }

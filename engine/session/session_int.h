@@ -167,6 +167,7 @@ struct session {
 	bool chunk_last : 1;   /* the BDAT being received is the LAST one */
 	bool said_ehlo : 1;    /* the last hello that was said */
 	bool discard_line : 1; /* rest of a line that was too long */
+	bool lingering : 1; /* ending: the last words are out, the client may still be talking */
 	bool asked : 1;	       /* the hooks have passed the line that waits */
 	bool line_waits : 1;   /* `line` holds a complete line that said LATER */
 	bool client_eof : 1;
@@ -215,7 +216,7 @@ size_t sess_take_commands(struct session *s, struct span in);
 size_t sess_take_auth_line(struct session *s, struct span in);
 
 /* ---- answer.c ---- */
-void sess_on_reply(void *who, const struct smtp_reply *r);
+bool sess_on_reply(struct session *s, const struct smtp_reply *r); /* false: not yet */
 /* A whole reply of the upstream to the client, in the form a client may see. */
 void sess_put_reply(struct session *s, struct span raw, bool bare_lf);
 void sess_count_reply(struct session *s, unsigned code);

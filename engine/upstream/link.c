@@ -317,18 +317,18 @@ static void replay_reply(struct link *l, const struct smtp_reply *r)
 
 /* ---- replies ---- */
 
-static void take_reply(struct link *l, const struct smtp_reply *r)
+static bool take_reply(struct link *l, const struct smtp_reply *r)
 {
 	if (l->replay) {
 		replay_reply(l, r);
-		return;
+		return true;
 	}
 	if (l->state == LINK_GREETING)
 		l->state = LINK_UP;
-	l->ev->on_reply(l->who, r);
+	return l->ev->on_reply(l->who, r);
 }
 
-/* All complete replies in `in`; returns the octets used. Stops when the link is gone or opaque. */
+/* All complete replies in `in`; returns the octets used. Stops when the link is gone, opaque or held. */
 static size_t take_replies(struct link *l, struct span in)
 {
 	size_t at = 0;
@@ -345,9 +345,11 @@ static size_t take_replies(struct link *l, struct span in)
 			lost(l, LINK_BAD_REPLY);
 			break;
 		}
+		l->unread = in.n - at - used;
+		l->held = !take_reply(l, &r);
+		if (l->held)
+			break;
 		at += used;
-		l->unread = in.n - at;
-		take_reply(l, &r);
 	}
 	return at;
 }
@@ -356,6 +358,13 @@ static void keep_rest(struct link *l, struct span rest)
 {
 	if (rest.n > 0 && l->ev && !stash_add(&l->in, l->core->stashes, rest))
 		lost(l, LINK_NO_MEMORY);
+}
+
+static void take_kept(struct link *l)
+{
+	size_t used = take_replies(l, stash_span(&l->in));
+
+	stash_drop(&l->in, l->core->stashes, used);
 }
 
 static void link_bytes(struct stream *st, struct span data, int32_t buf)
@@ -370,11 +379,16 @@ static void link_bytes(struct stream *st, struct span data, int32_t buf)
 		keep_rest(l, span_drop(data, take_replies(l, data)));
 	} else {
 		keep_rest(l, data);
-		if (!l->ev)
-			return;
-		size_t used = take_replies(l, stash_span(&l->in));
-		stash_drop(&l->in, l->core->stashes, used);
+		if (l->ev && !l->held)
+			take_kept(l);
 	}
+}
+
+void link_resume(struct link *l)
+{
+	ASSERT(l->held);
+	l->held = false;
+	take_kept(l);
 }
 
 bool link_go_opaque(struct link *l)

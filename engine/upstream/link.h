@@ -44,8 +44,8 @@ const char *link_end_word(enum link_end e);
 struct link;
 
 struct link_events {
-	void (*on_reply)(
-		void *who, const struct smtp_reply *r); /* complete; spans valid during the call */
+	/* Complete; spans valid during the call. False: not now; it comes again with link_resume(). */
+	bool (*on_reply)(void *who, const struct smtp_reply *r);
 	void (*on_ready)(void *who);			/* replay done, same as before */
 	/* Gone: no more events. `why` LINK_UNREACHABLE: l->server and l->why_connect say which and
 	 * what. */
@@ -98,6 +98,7 @@ struct link {
 	uint8_t state;	     /* enum link_state */
 	uint8_t why_connect; /* enum ring_res of the last failed connect */
 	bool replay;	     /* the link reads greeting and EHLO itself */
+	bool held; /* the oldest reply in `in` was not wanted yet */
 };
 
 /* What all links of one core share. */
@@ -133,6 +134,8 @@ static inline bool link_up(const struct link *l)
 	return l && l->state == LINK_UP;
 }
 
+/* What was held is offered again; events as from the stream. */
+void link_resume(struct link *l);
 /* A reply (or room to send) is due within `ms` from now; 0 = nothing is being waited for. */
 void link_await(struct link *l, uint32_t ms);
 /* st.bytes_out once everything staged so far was taken by the kernel; never, when it cannot be. */

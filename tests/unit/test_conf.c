@@ -537,7 +537,7 @@ Test(conf, defaults_are_those_of_the_header)
 	cr_assert(l->limits.rate_window_ms == 60000 && l->limits.recipients == 1000);
 	cr_assert(l->limits.message == 0 && l->limits.errors == 20 && l->limits.soft_errors == 10);
 	cr_assert(l->limits.error_delay_ms == 1000 && l->limits.junk == 100);
-	cr_assert(l->limits.command_line == 4096 && l->limits.pipeline == 100);
+	cr_assert(l->limits.command_line == 4096 && l->limits.pipeline == 250);
 	for (unsigned e = 0; e < EXT_COUNT; e++)
 		cr_assert_eq(l->ehlo.policy[e], ext_default((enum smtp_ext)e));
 	cr_assert(!l->ehlo.show_starttls && !l->ehlo.trusted && l->ehlo.size_max == 0);
@@ -753,9 +753,10 @@ Test(conf, loopback_listener_has_loopback_clients)
 	cr_assert_not(conf_nets_match(&c->listeners[0].clients, &far));
 	cr_assert_not(conf_nets_match(&c->listeners[0].trusted, &near4));
 	conf_free(c);
-	/* Whatever its list says (conf.h); not so where others can connect. */
-	c = load_good(IN("clients: 192.0.2.0/24"));
+	/* A list that is there is obeyed. */
+	c = load_good(IN("clients: 127.9.9.9/32"));
 	cr_assert(conf_nets_match(&c->listeners[0].clients, &near4));
+	cr_assert_not(conf_nets_match(&c->listeners[0].clients, &near6));
 	cr_assert_not(conf_nets_match(&c->listeners[0].clients, &far));
 	conf_free(c);
 	c = load_good("listeners: {in: {bind: [127.0.0.1:25, 10.0.0.1:25], clients: 10.0.0.0/8, "

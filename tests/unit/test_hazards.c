@@ -249,7 +249,8 @@ Test(hazards, u03_rearm_is_decided_by_more)
 		ring_turn(r, UINT64_MAX);
 		cr_assert(k->last.more == ring_op_armed(&k->op));
 	}
-	cr_assert_geq(arms, 10);
+	/* Two pieces of RING_RECV_PIECE_BYTES at most, then the end. */
+	cr_assert_geq(arms, 3);
 	cr_assert_eq(k->n, sizeof(out));
 	cr_assert_eq(memcmp(k->data, out, sizeof(out)), 0);
 	ring_close_fd(r, &s);
