@@ -362,7 +362,7 @@ static int poll_timeout_ms(const struct control *c)
 
 static void loop(struct control *c)
 {
-	while (in_state(c, WORKER_RUNNING) > 0) {
+	while (in_state(c, WORKER_RUNNING) + in_state(c, WORKER_DRAINED) > 0) {
 		struct pollfd p[] = {{.fd = c->signal_fd, .events = POLLIN},
 			{.fd = c->wake_fd, .events = POLLIN}};
 		uint64_t n;
@@ -373,6 +373,10 @@ static void loop(struct control *c)
 			if (p[1].revents && read(c->wake_fd, &n, sizeof(n)) < 0) {
 				/* Nothing to read after all. */
 			}
+		}
+		if (c->draining && !c->killing && in_state(c, WORKER_RUNNING) == 0) {
+			c->killing = true;
+			order_all(c, ORDER_KILL);
 		}
 		if (c->kill_at_ms && clock_ms(CLOCK_MONOTONIC) >= c->kill_at_ms)
 			start_kill(c);

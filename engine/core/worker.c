@@ -198,7 +198,7 @@ static void ordered(void *arg, const struct mbox_msg *m)
 void worker_order(struct worker *w, enum worker_order o)
 {
 	pthread_mutex_lock(&w->orders);
-	if (worker_state(w) == WORKER_RUNNING) {
+	if (worker_state(w) == WORKER_RUNNING || worker_state(w) == WORKER_DRAINED) {
 		/* Two orders in the life of a worker: the box cannot be full. */
 		bool posted = mbox_post(w->mbox, (struct mbox_msg){.kind = o});
 
@@ -253,10 +253,6 @@ static bool set_up(struct worker *w)
 	return true;
 }
 
-static bool finished(const struct worker *w)
-{
-	return w->draining && sess_none_left(&w->core);
-}
 
 static void turn(struct worker *w)
 {
@@ -279,10 +275,11 @@ static void *worker_main(void *arg)
 	timer_set(&w->core.timers, &w->pressure_timer, now_ms(w) + TICK_MS);
 	start_accepting(w);
 	set_state(w, WORKER_RUNNING);
-	while (!finished(w))
+	while (!w->killing) {
 		turn(w);
-	w->killing = true;
-	stop_accepting(w);
+		if (w->draining && sess_none_left(&w->core) && worker_state(w) == WORKER_RUNNING)
+			set_state(w, WORKER_DRAINED);
+	}
 	while (accepting(w) || !sess_none_left(&w->core))
 		turn(w);
 	refuse_orders(w);

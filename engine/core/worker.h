@@ -13,9 +13,11 @@
 
 #include <pthread.h>
 
-enum worker_state { WORKER_STARTING, WORKER_RUNNING, WORKER_FAILED, WORKER_ENDING };
+enum worker_state { WORKER_STARTING, WORKER_RUNNING, WORKER_DRAINED, WORKER_FAILED, WORKER_ENDING };
 enum worker_order { ORDER_DRAIN = 1, ORDER_KILL };
 
+/* DRAINED: no session is left. Clients are still turned away in words until ORDER_KILL: other workers of
+ * the SO_REUSEPORT group may be draining, and the kernel goes on spreading connections over all. */
 struct worker;
 
 struct acceptor {

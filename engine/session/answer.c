@@ -147,8 +147,8 @@ static bool answer_mail(struct session *s, struct slot *slot, const struct smtp_
 	if (r->code < 400) {
 		t->mail_ok = true;
 		t->stage = "rcpt";
-		if (s->txn != t) {
-			/* A second MAIL that the server took: the first is over for it. */
+		if (t->nested) {
+			/* The server took a second MAIL: the first is over for it. */
 			drop_built(s, "superseded");
 			s->txn = txn_ref(t);
 		}
@@ -175,10 +175,15 @@ static bool answer_data(struct session *s, struct slot *slot, const struct smtp_
 	if (r->code < 400 && r->code != 354)
 		return false;
 	forward(s, r);
-	if (r->code == 354)
-		body_begin(s);
-	else
+	if (r->code != 354) {
 		txn_decide(slot->txn, "rejected", "data", r, NULL);
+		return true;
+	}
+	/* Also behind a MAIL that was refused: the client sends a lone dot then (RFC 2920 3.1). */
+	if (!s->txn)
+		s->txn = txn_ref(slot->txn);
+	ASSERT(s->txn == slot->txn);
+	body_begin(s);
 	return true;
 }
 

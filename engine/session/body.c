@@ -318,13 +318,6 @@ static void move_over(struct move *m, enum ring_res why, bool at_to)
 
 const struct move_events body_move_events = {.on_progress = moved, .on_end = move_over};
 
-bool body_blocked(const struct session *s)
-{
-	if (!s->link || s->fate != BODY_PASS || (s->phase != PHASE_BODY && s->phase != PHASE_CHUNK))
-		return false;
-	return !stream_flushed(&s->link->st) || (move_running(&s->up) && move_holds(&s->up));
-}
-
 /* ---- behind STARTTLS ---- */
 
 void opaque_begin(struct session *s)

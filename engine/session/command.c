@@ -123,7 +123,7 @@ static enum outcome on_starttls(struct session *s, const struct command *c)
 	if (s->lis->starttls == STARTTLS_NONE)
 		return refuse(s, REPLY_REFUSED_VERB);
 	/* Nothing may stand behind it (RFC 3207 4): it would cross into what TLS protects. */
-	if (c->behind > 0 || s->inq.bytes > 0) {
+	if (c->behind > 0) {
 		STAT_INC(s->core->stats, starttls_injection);
 		sess_say(s, &sess_replies[REPLY_BEHIND_STARTTLS], NULL);
 		sess_end(s, END_INJECTION);
@@ -223,6 +223,7 @@ static enum outcome on_mail(struct session *s, const struct command *c)
 	struct txn *t = txn_new(s, &path);
 	if (!t)
 		return refuse(s, REPLY_NO_TXN);
+	t->nested = nested;
 	pass_now(s, c, SLOT_MAIL, nested, t);
 	if (nested)
 		txn_unref(t);
@@ -337,7 +338,8 @@ static enum outcome on_bdat(struct session *s, const struct command *c)
 	bool last;
 	const struct local_reply *no;
 
-	if (!smtp_bdat_parse(c->cmd.args, &size, &last)) {
+	/* Exim knows a verb by the space behind it and would read the octets behind a tab as commands. */
+	if (memchr(c->raw.p, '\t', c->raw.n) || !smtp_bdat_parse(c->cmd.args, &size, &last)) {
 		STAT_INC(s->core->stats, commands_bad);
 		queue_local(s, &sess_replies[REPLY_BAD_BDAT]);
 		s->end_when_idle = END_BAD_BDAT;
@@ -461,7 +463,8 @@ static enum line_res next_line(struct session *s, struct span in, size_t max, st
 		res = smtp_line(stash_span(&s->line), &s->line_seen, max, line, &next);
 		*used = 0;
 		if (res == LINE_MORE) {
-			take = MIN_OF(take, max);
+			/* Not past the limit: the end of a line that is too long must stay in `in`. */
+			take = MIN_OF(take, max > s->line.len ? max - s->line.len : 0);
 			if (!stash_add(&s->line, &s->core->stashes, span_of(in.p, take))) {
 				sess_end(s, END_MEMORY);
 				return LINE_MORE;
@@ -504,6 +507,17 @@ static size_t too_long(struct session *s, struct span in)
 	return discard_line(s, in);
 }
 
+/* What was received behind the line: `in` is new input, or the rest of the oldest waiting cell, or empty
+ * when the line itself has waited. */
+static size_t octets_behind(const struct session *s, struct span in, size_t used)
+{
+	size_t waiting = s->inq.bytes;
+
+	if (in.n > 0 && waiting > 0)
+		waiting -= inq_front(&s->inq).n;
+	return in.n - used + waiting;
+}
+
 static void finish_line(struct session *s)
 {
 	if (s->line.len)
@@ -529,7 +543,7 @@ size_t sess_take_commands(struct session *s, struct span in)
 		return keep_unfinished(s, in, used);
 	if (res == LINE_LONG)
 		return used + too_long(s, span_drop(in, used));
-	if (run_line(s, res, line, raw, in.n - used) == LATER) {
+	if (run_line(s, res, line, raw, octets_behind(s, in, used)) == LATER) {
 		/* Octets that went into the stash are used; the rest, and the line, wait. */
 		s->line_waits = s->line.len > 0;
 		return s->line_waits ? used : 0;

@@ -490,7 +490,8 @@ void sess_end(struct session *s, enum sess_end why)
 {
 	if (s->end != END_NONE)
 		return;
-	if (ends[why].reply != REPLY_COUNT)
+	/* No plain word into a stream that TLS has taken over. */
+	if (ends[why].reply != REPLY_COUNT && s->phase != PHASE_OPAQUE)
 		sess_say(s, &sess_replies[ends[why].reply], NULL);
 	begin_end(s, why);
 	finish_link(s);
@@ -697,6 +698,14 @@ static void settle_reading(struct session *s)
 		stream_read(&l->st, !l->held && room(&s->cli, l->st.want_read));
 }
 
+/* The upstream does not take what is there for it. */
+static bool upstream_blocked(const struct session *s)
+{
+	if (!s->link || !link_up(s->link))
+		return false;
+	return !stream_flushed(&s->link->st) || (move_running(&s->up) && move_holds(&s->up));
+}
+
 /* How long the phase may stand still: because of the client, or, in a body that the upstream does
  * not take, because of the upstream. 0: nothing is waited for. */
 static uint32_t phase_patience_ms(const struct session *s)
@@ -706,12 +715,14 @@ static uint32_t phase_patience_ms(const struct session *s)
 	switch ((enum sess_phase)s->phase) {
 	case PHASE_COMMAND:
 	case PHASE_AUTH:
+		if (upstream_blocked(s))
+			return s->lis->upstream->timeouts.send;
 		if (s->q_count > 0 || (s->link && !link_up(s->link)))
 			return 0;
 		return s->core->pressure ? MIN_OF(t->command, PRESSURE_COMMAND_MS) : t->command;
 	case PHASE_BODY:
 	case PHASE_CHUNK:
-		return body_blocked(s) ? s->lis->upstream->timeouts.send : t->data;
+		return upstream_blocked(s) ? s->lis->upstream->timeouts.send : t->data;
 	case PHASE_OPAQUE:
 		return t->command;
 	case PHASE_ENDING:
@@ -740,7 +751,7 @@ static uint64_t client_deadline_ms(struct session *s)
 
 	/* A mover works without events of ours: whether the upstream has stopped taking is looked
 	 * at now and then. */
-	if (s->phase == PHASE_CHUNK)
+	if (s->phase == PHASE_CHUNK || upstream_blocked(s))
 		at = MIN_OF(at, now + s->lis->upstream->timeouts.send);
 	if (s->penalty_until_ms > now)
 		at = MIN_OF(at, s->penalty_until_ms);
@@ -758,7 +769,7 @@ static void settle_timer(struct session *s)
 {
 	if (progress(s) != s->seen_out) {
 		s->seen_out = progress(s);
-		if (!stream_flushed(&s->cli) || body_blocked(s))
+		if (!stream_flushed(&s->cli) || upstream_blocked(s))
 			sess_client_turn(s);
 	}
 	uint64_t at = client_deadline_ms(s);
@@ -770,7 +781,10 @@ static void settle_timer(struct session *s)
 /* Nobody is there any more and the last reply came: the link can go. */
 static void settle_ended(struct session *s)
 {
-	if (s->link && !queue_has_committed(s))
+	queue_emit_local(s);
+	if (!s->link)
+		queue_clear(s);
+	else if (!queue_has_committed(s))
 		finish_link(s);
 	linger(s);
 	/* Freed from the timer: the caller may still be inside an event of the session. */
@@ -809,10 +823,13 @@ static void stood_still(struct session *s)
 		sess_client_gone(s, (enum sess_end)s->end);
 	} else if (!stream_flushed(&s->cli)) {
 		sess_client_gone(s, END_CLIENT_SILENT);
-	} else if (body_blocked(s)) {
+	} else if (upstream_blocked(s)) {
 		STAT_INC(s->core->stats, timeouts_upstream);
 		STAT_INC(s->core->stats, links_lost);
 		sess_drop_link(s);
+		sess_client_turn(s);
+	} else if (queue_has_committed(s)) {
+		/* An earlier message may have been taken: its reply is worth waiting for. */
 		sess_client_turn(s);
 	} else {
 		STAT_INC(s->core->stats, timeouts_client);

@@ -100,6 +100,7 @@ struct txn {
 	struct session *s;
 	uint64_t id;
 	uint16_t refs;
+	bool nested;  /* a second MAIL: it becomes the session's when the upstream takes it */
 	bool mail_ok; /* the upstream took MAIL */
 	bool chunked; /* BDAT was used */
 	bool body_begun;
@@ -254,8 +255,6 @@ void body_early_reply(struct session *s, const struct smtp_reply *r);
 void body_link_lost(struct session *s); /* in BODY, CHUNK: the rest is swallowed */
 void chunk_begin(struct session *s, uint64_t n, enum body_fate fate);
 size_t chunk_take(struct session *s, struct span in, int32_t buf);
-bool body_blocked(const struct session
-		*s); /* in BODY or CHUNK: the upstream does not take what is there for it */
 void opaque_begin(struct session *s);
 extern const struct move_events body_move_events;
 

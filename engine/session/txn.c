@@ -69,6 +69,12 @@ static void name_answered(struct txn *t, bool taken)
 	memmove(t->asked, t->asked + 1 + n, t->asked_n);
 }
 
+static void txn_undecide(struct txn *t)
+{
+	txn_end(t, "aborted", "rcpt", NULL);
+	t->by = "";
+}
+
 void txn_rcpt_answered(struct txn *t, const struct smtp_reply *r)
 {
 	bool taken = r->code < 400;
@@ -76,7 +82,9 @@ void txn_rcpt_answered(struct txn *t, const struct smtp_reply *r)
 	name_answered(t, taken);
 	t->rcpt_pending--;
 	if (taken) {
-		t->rcpt_ok++;
+		/* What refused the others no longer decides, unless it is over for another reason. */
+		if (t->rcpt_ok++ == 0 && t->s->txn == t)
+			txn_undecide(t);
 		return;
 	}
 	t->rcpt_failed++;

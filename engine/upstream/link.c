@@ -85,6 +85,9 @@ static void set_deadline(struct link *l, uint64_t at_ms)
 
 void link_await(struct link *l, uint32_t ms)
 {
+	/* Its last words are waited for, and nothing else (link_broken). */
+	if (l->st.broken)
+		return;
 	l->sent_mark = l->st.bytes_out;
 	set_deadline(l, ms ? now_ms(l->core) + ms : 0);
 }
@@ -367,21 +370,32 @@ static void take_kept(struct link *l)
 	stash_drop(&l->in, l->core->stashes, used);
 }
 
+/* As much of `data` as makes the unfinished reply finished, or all of it. */
+static struct span add_to_kept(struct link *l, struct span data)
+{
+	size_t n = MIN_OF(data.n, STASH_LARGE_BYTES - (size_t)l->in.len);
+
+	if (n == 0 || !stash_add(&l->in, l->core->stashes, span_of(data.p, n))) {
+		lost(l, LINK_NO_MEMORY);
+		return SPAN_NONE;
+	}
+	if (!l->held)
+		take_kept(l);
+	return span_drop(data, n);
+}
+
 static void link_bytes(struct stream *st, struct span data, int32_t buf)
 {
 	struct link *l = CONTAINER_OF(st, struct link, st);
 
-	if (!l->ev)
+	while (data.n > 0 && l->ev && l->state != LINK_OPAQUE && l->in.len > 0)
+		data = add_to_kept(l, data);
+	if (!l->ev || data.n == 0)
 		return;
-	if (l->state == LINK_OPAQUE) {
+	if (l->state == LINK_OPAQUE)
 		l->ev->on_opaque(l->who, data, buf);
-	} else if (l->in.len == 0) {
+	else
 		keep_rest(l, span_drop(data, take_replies(l, data)));
-	} else {
-		keep_rest(l, data);
-		if (l->ev && !l->held)
-			take_kept(l);
-	}
 }
 
 void link_resume(struct link *l)
