@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The table of clients: see clients.h. Open addressing would need tombstones; buckets of entries in
- * a pool as large as the sessions allow (plus one window's visitors) do without. A full pool
- * forgets the rate of the newest visitor rather than refusing it. Keys are hashed with a random
- * seed: an attacker who picks addresses must not pick buckets.
+ * The table of clients: see clients.h. Buckets of entries from a pool twice as large as the
+ * sessions allow. An entry without a rate window goes with its last session; with one it stays
+ * until the window is over, and is swept when no entry is left. A newcomer that finds none even so
+ * is refused as if all sessions were taken. Keys are hashed with a random seed: an attacker who
+ * picks addresses must not pick buckets.
  */
 #include "engine/core/clients.h"
 
@@ -12,6 +13,7 @@
 #include <sys/random.h>
 
 #define STRIPES 64
+#define SWEEP_EVERY_MS 1000
 
 struct entry {
 	struct entry *next;
@@ -26,6 +28,7 @@ struct stripe {
 	struct entry **buckets; /* owns */
 	struct entry *pool, *free;
 	uint32_t bucket_count, pool_count, fresh;
+	uint64_t swept_ms;
 };
 
 struct clients {
@@ -138,22 +141,41 @@ static struct entry *take_entry(struct stripe *s)
 	return e;
 }
 
-/* Visitors of windows gone by, in one bucket: freed as we pass. */
-static void sweep(struct stripe *s, uint64_t h, uint64_t now_ms)
+static void free_entry(struct stripe *s, struct entry **at)
 {
-	struct entry **at = &s->buckets[(h >> 8) & (s->bucket_count - 1)];
+	struct entry *e = *at;
 
-	while (*at) {
-		struct entry *e = *at;
+	*at = e->next;
+	e->next = s->free;
+	s->free = e;
+}
 
-		if (e->open > 0 || e->window_ms > now_ms) {
-			at = &e->next;
-			continue;
+/* Visitors of windows gone by, in all of the stripe: only when no entry is left. */
+static void sweep(struct stripe *s, uint64_t now_ms)
+{
+	for (uint32_t b = 0; b < s->bucket_count; b++)
+		for (struct entry **at = &s->buckets[b]; *at;) {
+			if ((*at)->open == 0 && (*at)->window_ms <= now_ms)
+				free_entry(s, at);
+			else
+				at = &(*at)->next;
 		}
-		*at = e->next;
-		e->next = s->free;
-		s->free = e;
+}
+
+static struct entry *new_entry(struct stripe *s, const uint8_t key[16], uint64_t now_ms)
+{
+	struct entry *e = take_entry(s);
+
+	if (!e && s->swept_ms + SWEEP_EVERY_MS <= now_ms) {
+		s->swept_ms = now_ms;
+		sweep(s, now_ms);
+		e = take_entry(s);
 	}
+	if (e) {
+		*e = (struct entry){.window_ms = 0};
+		memcpy(e->key, key, 16);
+	}
+	return e;
 }
 
 static bool within(struct entry *e, const struct conf_listener_limits *max, uint64_t now_ms)
@@ -169,34 +191,26 @@ static bool within(struct entry *e, const struct conf_listener_limits *max, uint
 	return true;
 }
 
-static bool admit_key(struct clients *c, const struct conf_listener_limits *max,
+static int admit_key(struct clients *c, const struct conf_listener_limits *max,
 	const uint8_t key[16], uint64_t now_ms)
 {
 	uint64_t h = hash_key(c, key);
 	struct stripe *s = &c->stripes[h % STRIPES];
-	bool ok = true;
+	int verdict = ADMIT_PER_CLIENT;
 
 	pthread_mutex_lock(&s->lock);
-	sweep(s, h, now_ms);
 	struct entry **at = find(s, h, key);
+	if (!*at)
+		*at = new_entry(s, key, now_ms);
 	if (!*at) {
-		struct entry *e = take_entry(s);
-
-		if (e) {
-			*e = (struct entry){.window_ms = 0};
-			memcpy(e->key, key, 16);
-			*at = e;
-		}
-	}
-	if (*at) {
-		ok = within(*at, max, now_ms);
-		if (ok) {
-			(*at)->open++;
-			(*at)->arrived++;
-		}
+		verdict = ADMIT_FULL;
+	} else if (within(*at, max, now_ms)) {
+		(*at)->open++;
+		(*at)->arrived++;
+		verdict = ADMIT_OK;
 	}
 	pthread_mutex_unlock(&s->lock);
-	return ok;
+	return verdict;
 }
 
 int clients_admit(
@@ -209,11 +223,10 @@ int clients_admit(
 		__atomic_sub_fetch(&c->sessions, 1, __ATOMIC_RELAXED);
 		return ADMIT_FULL;
 	}
-	if (client_key(client, key) && !admit_key(c, &lis->limits, key, now_ms)) {
+	int verdict = client_key(client, key) ? admit_key(c, &lis->limits, key, now_ms) : ADMIT_OK;
+	if (verdict != ADMIT_OK)
 		__atomic_sub_fetch(&c->sessions, 1, __ATOMIC_RELAXED);
-		return ADMIT_PER_CLIENT;
-	}
-	return ADMIT_OK;
+	return verdict;
 }
 
 void clients_release(void *arg, const struct ring_addr *client)
@@ -227,10 +240,11 @@ void clients_release(void *arg, const struct ring_addr *client)
 	uint64_t h = hash_key(c, key);
 	struct stripe *s = &c->stripes[h % STRIPES];
 	pthread_mutex_lock(&s->lock);
-	struct entry *e = *find(s, h, key);
-	/* Absent when the pool was full as it came. */
-	if (e && e->open > 0)
-		e->open--;
+	struct entry **at = find(s, h, key);
+	ASSERT(*at && (*at)->open > 0);
+	/* Nothing to remember of a visitor without a rate window. */
+	if (--(*at)->open == 0 && (*at)->window_ms == 0)
+		free_entry(s, at);
 	pthread_mutex_unlock(&s->lock);
 }
 

@@ -232,7 +232,7 @@ static void drain_logs(struct control *c)
 
 static void order_all(struct control *c, enum worker_order o)
 {
-	for (uint32_t w = 0; w < c->conf->cpu_count && c->workers[w].thread; w++)
+	for (uint32_t w = 0; w < c->conf->cpu_count; w++)
 		worker_order(&c->workers[w], o);
 }
 
@@ -284,8 +284,7 @@ static bool start_workers(struct control *c)
 static void join_workers(struct control *c)
 {
 	for (uint32_t w = 0; w < c->conf->cpu_count; w++)
-		if (c->workers[w].thread)
-			worker_join(&c->workers[w]);
+		worker_join(&c->workers[w]);
 }
 
 /* ---- the way down ---- */
@@ -414,9 +413,12 @@ static bool allocate(struct control *c)
 	return false;
 }
 
-static void tell_cuts(struct control *c)
+static void tell_start(struct control *c)
 {
 	char text[256];
+
+	if (geteuid() == 0)
+		note(c, "running as root: `user:` names somebody with less to lose");
 
 	if (!c->limits.sessions_cut)
 		return;
@@ -433,7 +435,7 @@ static int serve(struct control *c)
 
 	if (start_workers(c)) {
 		record_start(c);
-		tell_cuts(c);
+		tell_start(c);
 		loop(c);
 	} else {
 		code = EXIT_DENIED;

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Dropping privileges: see privileges.h. Root without `user:` stays root, and is told so: the
- * operator may be in a container that has nothing else.
+ * Dropping privileges: see privileges.h. Root without `user:` stays root (control notes it in the
+ * log): the operator may be in a container that has nothing else. Anybody else loses all
+ * capabilities, also those that came by file or ambient set to bind a low port.
  */
 #include "engine/core/privileges.h"
 
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
+#include <linux/capability.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static void harden(void)
@@ -20,6 +23,20 @@ static void harden(void)
 	(void)setrlimit(RLIMIT_CORE, &none);
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+static bool drop_capabilities(FILE *err)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+
+	if (geteuid() == 0)
+		return true;
+	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	if (syscall(SYS_capset, &head, none) == 0)
+		return true;
+	fprintf(err, "ringpost: cannot give up capabilities: %s\n", strerror(errno));
+	return false;
 }
 
 static bool become(const struct passwd *pw, FILE *err)
@@ -49,6 +66,8 @@ bool privileges_drop(const char *user, FILE *err)
 		if (!become(pw, err))
 			return false;
 	}
+	if (!drop_capabilities(err))
+		return false;
 	harden();
 	return true;
 }

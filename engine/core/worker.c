@@ -11,6 +11,7 @@
  */
 #include "engine/core/worker.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <unistd.h>
 #ifdef HAVE_JEMALLOC
@@ -166,7 +167,8 @@ static void tick(struct timer *t)
 	struct worker *w = CONTAINER_OF(t, struct worker, pressure_timer);
 	uint64_t now = now_ms(w);
 
-	/* Late for most of a second is a core that cannot keep up; late once is a hiccup of the scheduler. */
+	/* Late for most of a second is a core that cannot keep up; late once is a hiccup of the
+	 * scheduler. */
 	w->late_ticks += now > t->at_ms + TIMER_TICK_MS + LAG_MS;
 	publish(w);
 	if (++w->ticks % (1000 / TICK_MS) == 0) {
@@ -197,6 +199,8 @@ static void ordered(void *arg, const struct mbox_msg *m)
 
 void worker_order(struct worker *w, enum worker_order o)
 {
+	if (!w->started)
+		return;
 	pthread_mutex_lock(&w->orders);
 	if (worker_state(w) == WORKER_RUNNING || worker_state(w) == WORKER_DRAINED) {
 		/* Two orders in the life of a worker: the box cannot be full. */
@@ -253,12 +257,14 @@ static bool set_up(struct worker *w)
 	return true;
 }
 
-
 static void turn(struct worker *w)
 {
 	uint64_t next = timers_next_ms(&w->core.timers);
 
 	ring_turn(w->ring, next == UINT64_MAX ? UINT64_MAX : next * 1000);
+	/* First what the completions produced leaves: a timer must not take octets that had no
+	 * chance yet for octets that the peer does not read. */
+	streams_flush(&w->core.streams);
 	timers_run(&w->core.timers, now_ms(w));
 	streams_flush(&w->core.streams);
 }
@@ -296,10 +302,14 @@ bool worker_start(struct worker *w, const struct worker_conf *wc)
 	memset(w, 0, sizeof(*w));
 	w->wc = *wc;
 	pthread_mutex_init(&w->orders, NULL);
-	return pthread_create(&w->thread, NULL, worker_main, w) == 0;
+	errno = pthread_create(&w->thread, NULL, worker_main, w);
+	w->started = errno == 0;
+	return w->started;
 }
 
 void worker_join(struct worker *w)
 {
-	pthread_join(w->thread, NULL);
+	if (w->started)
+		pthread_join(w->thread, NULL);
+	w->started = false;
 }

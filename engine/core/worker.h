@@ -16,8 +16,9 @@
 enum worker_state { WORKER_STARTING, WORKER_RUNNING, WORKER_DRAINED, WORKER_FAILED, WORKER_ENDING };
 enum worker_order { ORDER_DRAIN = 1, ORDER_KILL };
 
-/* DRAINED: no session is left. Clients are still turned away in words until ORDER_KILL: other workers of
- * the SO_REUSEPORT group may be draining, and the kernel goes on spreading connections over all. */
+/* DRAINED: no session is left. Clients are still turned away in words until ORDER_KILL: other
+ * workers of the SO_REUSEPORT group may be draining, and the kernel goes on spreading connections
+ * over all. */
 struct worker;
 
 struct acceptor {
@@ -43,6 +44,7 @@ struct worker_conf {
 struct worker {
 	struct worker_conf wc;
 	pthread_t thread;
+	bool started;		     /* thread is one */
 	uint32_t state;		     /* enum worker_state; atomic */
 	struct ring_barrier barrier; /* WORKER_FAILED */
 	struct ring *ring;
@@ -54,17 +56,18 @@ struct worker {
 		ring_stats; /* a copy that outlives the ring, published each tick and at the end */
 	struct log_buf *log;
 	struct timer pressure_timer;
-	uint64_t heap_bytes; /* allocated by this thread so far (jemalloc), published with
-				ring_stats */
+	uint64_t heap_bytes;	    /* allocated by this thread so far (jemalloc), published with
+				       ring_stats */
 	uint32_t ticks, late_ticks; /* of the running second; late by more than LAG_MS */
 	bool draining, killing;
 };
 
-/* The thread starts at once; ready when the state leaves WORKER_STARTING. False: no thread. */
+/* The thread starts at once; ready when the state leaves WORKER_STARTING. False: no thread, errno
+ * says why. */
 bool worker_start(struct worker *w, const struct worker_conf *wc) MUST_USE;
 enum worker_state worker_state(const struct worker *w);
 void worker_order(
 	struct worker *w, enum worker_order o); /* nothing when it is ending or has ended */
-void worker_join(struct worker *w);
+void worker_join(struct worker *w);		/* nothing when it was never started */
 
 #endif

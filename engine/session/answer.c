@@ -72,8 +72,7 @@ static void forward(struct session *s, const struct smtp_reply *r)
 static void bad_reply(struct session *s)
 {
 	STAT_INC(s->core->stats, upstream_bad_replies);
-	STAT_INC(s->core->stats, links_dropped);
-	sess_drop_link(s);
+	sess_drop_link(s, LINK_BAD_REPLY);
 }
 
 /* ---- one per kind of slot; false: this reply cannot be ---- */
@@ -91,16 +90,12 @@ static bool answer_command(struct session *s, struct slot *slot, const struct sm
 	return true;
 }
 
-static void drop_built(struct session *s, const char *reason)
+/* XFORWARD, or a verb we do not know: if it was taken, the link knows something that a replacement
+ * would not. */
+static bool answer_stateful(struct session *s, struct slot *slot, const struct smtp_reply *r)
 {
-	struct txn *t = s->txn;
-
-	if (!t)
-		return;
-	if (t->code == 0)
-		txn_end(t, "aborted", t->stage, reason);
-	s->txn = NULL;
-	txn_unref(t);
+	s->bound |= r->code < 400;
+	return answer_command(s, slot, r);
 }
 
 static void show_extensions(struct session *s, const struct smtp_reply *r)
@@ -128,7 +123,7 @@ static bool answer_hello(struct session *s, struct slot *slot, const struct smtp
 	}
 	s->hello_ok = true;
 	memset(&s->caps, 0, sizeof(s->caps));
-	drop_built(s, "hello");
+	txn_leave(s, "hello");
 	if (!s->said_ehlo) {
 		forward(s, r);
 		return true;
@@ -149,13 +144,13 @@ static bool answer_mail(struct session *s, struct slot *slot, const struct smtp_
 		t->stage = "rcpt";
 		if (t->nested) {
 			/* The server took a second MAIL: the first is over for it. */
-			drop_built(s, "superseded");
+			txn_leave(s, "superseded");
 			s->txn = txn_ref(t);
 		}
 	} else {
-		txn_decide(t, "rejected", "mail", r, NULL);
+		txn_reject(t, "mail", r, NULL, false);
 		if (s->txn == t)
-			drop_built(s, NULL);
+			txn_leave(s, NULL);
 	}
 	forward(s, r);
 	return true;
@@ -176,7 +171,7 @@ static bool answer_data(struct session *s, struct slot *slot, const struct smtp_
 		return false;
 	forward(s, r);
 	if (r->code != 354) {
-		txn_decide(slot->txn, "rejected", "data", r, NULL);
+		txn_reject(slot->txn, "data", r, NULL, false);
 		return true;
 	}
 	/* Also behind a MAIL that was refused: the client sends a lone dot then (RFC 2920 3.1). */
@@ -192,7 +187,7 @@ static bool answer_chunk(struct session *s, struct slot *slot, const struct smtp
 	if (!final_code(r) || (r->code < 400 && !txn_committed(s, slot)))
 		return false;
 	if (r->code >= 400)
-		txn_decide(slot->txn, "rejected", "body", r, NULL);
+		txn_reject(slot->txn, "body", r, NULL, false);
 	forward(s, r);
 	return true;
 }
@@ -204,18 +199,16 @@ static bool answer_final(struct session *s, struct slot *slot, const struct smtp
 	/* "The only 2xx to the final dot is the upstream's own": and only to a dot it was given. */
 	if (!final_code(r) || (taken && !txn_committed(s, slot)))
 		return false;
-	txn_decide(slot->txn, taken ? s->client_gone ? "client-gone" : "accepted" : "rejected",
-		"final", r, NULL);
 	if (taken) {
-		STAT_INC(s->core->stats, messages_accepted);
-		if (s->client_gone)
-			STAT_INC(s->core->stats, messages_client_gone);
+		txn_accept(slot->txn, r, s->client_gone);
 		s->messages++;
 		s->errors = s->junk = 0;
+	} else {
+		txn_reject(slot->txn, "final", r, NULL, true);
 	}
 	forward(s, r);
 	if (s->txn == slot->txn)
-		drop_built(s, NULL);
+		txn_leave(s, NULL);
 	return true;
 }
 
@@ -251,7 +244,7 @@ static bool answer_starttls(struct session *s, struct slot *slot, const struct s
 		return true;
 	}
 	s->bound = true;
-	drop_built(s, "starttls");
+	txn_leave(s, "starttls");
 	forward(s, r);
 	opaque_begin(s);
 	return true;
@@ -264,7 +257,7 @@ static bool answer_xclient(struct session *s, struct slot *slot, const struct sm
 	if (r->code == 220) {
 		s->bound = true;
 		s->hello_ok = false;
-		drop_built(s, "xclient");
+		txn_leave(s, "xclient");
 	}
 	forward(s, r);
 	return true;
@@ -288,6 +281,7 @@ typedef bool answer_fn(struct session *s, struct slot *slot, const struct smtp_r
 
 static answer_fn *const answers[SLOT_KIND_COUNT] = {
 	[SLOT_COMMAND] = answer_command,
+	[SLOT_STATEFUL] = answer_stateful,
 	[SLOT_HELLO] = answer_hello,
 	[SLOT_MAIL] = answer_mail,
 	[SLOT_RCPT] = answer_rcpt,
@@ -328,7 +322,7 @@ static void leaving(struct session *s, const struct smtp_reply *r)
 	struct slot *slot = queue_head(s);
 
 	if (slot && slot->kind == SLOT_FINAL)
-		txn_decide(slot->txn, "rejected", "final", r, NULL);
+		txn_reject(slot->txn, "final", r, NULL, true);
 	forward(s, r);
 	if (slot) {
 		ASSERT(!slot->local);
@@ -352,8 +346,8 @@ static void answer_slot(struct session *s, const struct smtp_reply *r)
 		queue_pop(s);
 }
 
-/* The octets of the chunk it answers have all been taken from the client, and the mover has yet to say
- * that they left: with completions of different kinds, that may come behind the answer. */
+/* The octets of the chunk it answers have all been taken from the client, and the mover has yet to
+ * say that they left: with completions of different kinds, that may come behind the answer. */
 static bool too_early_to_tell(const struct session *s, const struct smtp_reply *r)
 {
 	const struct slot *slot = queue_head(s);

@@ -14,13 +14,15 @@
 #define SLOW_BODY_RATE 500 /* octets a second */
 #define EOD_BYTES 3	   /* ".CRLF" ends the message and is not part of it */
 
+static const struct move_events body_move_events;
+
 /* ---- DATA ---- */
 
 void body_begin(struct session *s)
 {
 	scan_init(&s->txn->scan, s->lis->bare_newlines);
 	s->txn->body_begun = true;
-	s->txn->body_us = ring_now_us(s->core->ring);
+	s->txn->body_us = s->txn->part_us = ring_now_us(s->core->ring);
 	s->phase = PHASE_BODY;
 	s->fate = BODY_PASS;
 	s->body_reply = NULL;
@@ -90,19 +92,16 @@ static void start_swallowing(struct session *s, const struct local_reply *r)
 
 void body_refuse(struct session *s, const struct local_reply *r)
 {
-	txn_decide(s->txn, "rejected", "body", NULL, r);
+	txn_reject(s->txn, "body", NULL, r, true);
 	start_swallowing(s, r);
-	STAT_INC(s->core->stats, links_dropped);
-	sess_drop_link(s);
+	sess_drop_link(s, LINK_DROPPED);
 }
 
 void body_link_lost(struct session *s)
 {
-	const struct local_reply *lost = &sess_replies[REPLY_LOST];
-
 	if (s->phase == PHASE_BODY && s->fate == BODY_PASS) {
-		txn_decide(s->txn, "aborted", "body", NULL, lost);
-		start_swallowing(s, lost);
+		txn_abort(s->txn, "body", s->lost_word);
+		start_swallowing(s, &sess_replies[REPLY_LOST]);
 	} else if (s->phase == PHASE_CHUNK && s->fate == BODY_PASS) {
 		s->fate = BODY_SWALLOW;
 		if (move_running(&s->up))
@@ -119,14 +118,13 @@ void body_early_reply(struct session *s, const struct smtp_reply *r)
 	 * be believed. */
 	if (r->code < 400 || !stash_add(&s->txn->early, &s->core->stashes, r->raw)) {
 		STAT_INC(s->core->stats, upstream_bad_replies);
-		body_refuse(s, &sess_replies[REPLY_LOST]);
+		sess_drop_link(s, LINK_BAD_REPLY);
 		return;
 	}
 	s->txn->early_bare_lf = r->bare_lf;
-	txn_decide(s->txn, "rejected", "body", r, NULL);
+	txn_reject(s->txn, "body", r, NULL, true);
 	start_swallowing(s, NULL);
-	STAT_INC(s->core->stats, links_dropped);
-	sess_drop_link(s);
+	sess_drop_link(s, LINK_DROPPED);
 }
 
 /* What forbids the piece about to leave; NULL when nothing does. */
@@ -163,14 +161,16 @@ static void pass(struct session *s, const struct scan_step *step, int32_t buf)
 		stream_put(to, step->tail);
 }
 
-/* Postfix's smtpd_per_record_deadline figure: under pressure a body that trickles gives up its
- * place. */
-static bool too_slow(const struct session *s)
+/* Postfix's smtpd_min_data_rate figure: under pressure a body that trickles gives up its place. */
+bool body_too_slow(const struct session *s)
 {
-	uint64_t secs = (ring_now_us(s->core->ring) - s->txn->body_us) / 1000000;
+	const struct txn *t = s->txn;
+	uint64_t secs;
 
-	return s->core->pressure && secs >= SLOW_BODY_GRACE_S &&
-	       s->txn->bytes / secs < SLOW_BODY_RATE;
+	if (!s->core->pressure || !t || (s->phase != PHASE_BODY && s->phase != PHASE_CHUNK))
+		return false;
+	secs = (ring_now_us(s->core->ring) - t->part_us) / 1000000;
+	return secs >= SLOW_BODY_GRACE_S && (t->bytes - t->part_bytes) / secs < SLOW_BODY_RATE;
 }
 
 size_t body_take(struct session *s, struct span in, int32_t buf)
@@ -200,8 +200,6 @@ size_t body_take(struct session *s, struct span in, int32_t buf)
 			finish_passed(s);
 	}
 	sess_client_turn(s);
-	if (s->phase == PHASE_BODY && too_slow(s))
-		sess_end(s, END_CLIENT_SLOW);
 	return at;
 }
 
@@ -232,6 +230,10 @@ void chunk_begin(struct session *s, uint64_t n, enum body_fate fate)
 	s->phase = PHASE_CHUNK;
 	s->fate = (uint8_t)fate;
 	s->chunk_left = n;
+	if (s->txn) {
+		s->txn->part_us = ring_now_us(s->core->ring);
+		s->txn->part_bytes = s->txn->bytes;
+	}
 	if (n == 0)
 		chunk_done(s);
 	else if (fate == BODY_PASS)
@@ -309,14 +311,14 @@ static void move_over(struct move *m, enum ring_res why, bool at_to)
 	} else if (s->phase == PHASE_CHUNK && why == RING_OK) {
 		chunk_done(s);
 	} else if (s->phase == PHASE_CHUNK && at_to) {
-		sess_drop_link(s); /* and with it body_link_lost() */
+		sess_drop_link(s, LINK_RESET); /* and with it body_link_lost() */
 	} else if (s->phase == PHASE_CHUNK) {
 		sess_client_gone(s, why == RING_EOF ? END_CLIENT_EOF : END_CLIENT_RESET);
 	}
 	sess_step(s);
 }
 
-const struct move_events body_move_events = {.on_progress = moved, .on_end = move_over};
+static const struct move_events body_move_events = {.on_progress = moved, .on_end = move_over};
 
 /* ---- behind STARTTLS ---- */
 

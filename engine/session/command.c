@@ -52,13 +52,13 @@ static const struct local_reply *ask(struct session *s, struct hook_event ev)
 	const struct local_reply *no;
 
 	/* A line that waited for a link is not asked about twice. */
-	if (s->asked)
+	if (s->asked & 1u << ev.point)
 		return NULL;
 	ev.client = &s->client;
 	if (!ev.helo.p)
 		ev.helo = sess_helo(s);
 	no = hook_ask(s->lis, &ev);
-	s->asked = true;
+	s->asked |= (uint16_t)(1u << ev.point);
 	if (no)
 		STAT_INC(s->core->stats, rule_rejects);
 	return no;
@@ -149,6 +149,11 @@ static enum outcome on_xclient(struct session *s, const struct command *c)
 	return pass(s, c, SLOT_XCLIENT, true);
 }
 
+static enum outcome on_stateful(struct session *s, const struct command *c)
+{
+	return pass(s, c, SLOT_STATEFUL, (smtp_verb_flags(c->cmd.verb) & SMTP_F_SYNC) != 0);
+}
+
 static enum outcome on_other(struct session *s, const struct command *c)
 {
 	return pass(s, c, SLOT_COMMAND, (smtp_verb_flags(c->cmd.verb) & SMTP_F_SYNC) != 0);
@@ -158,20 +163,13 @@ static enum outcome on_other(struct session *s, const struct command *c)
 
 static enum outcome on_rset(struct session *s, const struct command *c)
 {
-	struct txn *t = s->txn;
-
 	(void)ask(s, (struct hook_event){.point = HOOK_RESET});
 	if (!s->link && !s->bound) {
 		queue_local(s, &sess_replies[REPLY_DONE]);
 	} else if (pass(s, c, SLOT_COMMAND, false) == LATER) {
 		return LATER;
 	}
-	if (t) {
-		if (t->code == 0)
-			txn_end(t, "aborted", t->stage, "rset");
-		s->txn = NULL;
-		txn_unref(t);
-	}
+	txn_leave(s, "rset");
 	return DONE;
 }
 
@@ -259,7 +257,7 @@ static enum outcome on_rcpt(struct session *s, const struct command *c)
 	if (refused) {
 		t->rcpt_local++;
 		if (t->rcpt_ok == 0)
-			txn_decide(t, "rejected", "rcpt", NULL, refused);
+			txn_reject(t, "rcpt", NULL, refused, false);
 		queue_local(s, refused);
 		return DONE;
 	}
@@ -308,16 +306,33 @@ static enum outcome on_data(struct session *s, const struct command *c)
 	return DONE;
 }
 
-/* A message that grew past the limit chunk by chunk: the upstream forgets it, the link stays. */
-static void take_back_chunks(struct session *s)
+/* A message that is refused between its chunks: the upstream forgets it, the link stays. */
+static void take_back_chunks(struct session *s, const struct local_reply *r)
 {
-	STAT_INC(s->core->stats, size_refused);
-	s->txn->refused = &sess_replies[REPLY_TOO_BIG];
-	txn_decide(s->txn, "rejected", "body", NULL, s->txn->refused);
+	s->txn->refused = r;
+	txn_reject(s->txn, "body", NULL, r, true);
 	if (link_up(s->link)) {
 		stream_put(&s->link->st, SPAN_LIT("RSET\r\n"));
 		queue_upstream(s, SLOT_DISCARD, false, NULL);
 	}
+}
+
+/* Why this chunk ends the message; NULL: it does not. A hook's verdict on the end of the data comes
+ * before the last chunk leaves. */
+static const struct local_reply *chunk_objection(struct session *s, uint64_t size, bool last)
+{
+	uint64_t max = s->lis->limits.message;
+	const struct local_reply *no = NULL;
+
+	if (max && (size > max || s->txn->bytes > max - size)) {
+		STAT_INC(s->core->stats, size_refused);
+		return &sess_replies[REPLY_TOO_BIG];
+	}
+	if (!s->txn->chunked)
+		no = ask(s, (struct hook_event){.point = HOOK_DATA});
+	if (!no && last)
+		no = ask(s, (struct hook_event){.point = HOOK_END_OF_DATA});
+	return no;
 }
 
 static void pass_chunk(struct session *s, const struct command *c, uint64_t size, bool last)
@@ -334,11 +349,12 @@ static void pass_chunk(struct session *s, const struct command *c, uint64_t size
 
 static enum outcome on_bdat(struct session *s, const struct command *c)
 {
-	uint64_t size, max = s->lis->limits.message;
+	uint64_t size;
 	bool last;
 	const struct local_reply *no;
 
-	/* Exim knows a verb by the space behind it and would read the octets behind a tab as commands. */
+	/* Exim knows a verb by the space behind it and would read the octets behind a tab as
+	 * commands. */
 	if (memchr(c->raw.p, '\t', c->raw.n) || !smtp_bdat_parse(c->cmd.args, &size, &last)) {
 		STAT_INC(s->core->stats, commands_bad);
 		queue_local(s, &sess_replies[REPLY_BAD_BDAT]);
@@ -347,10 +363,8 @@ static enum outcome on_bdat(struct session *s, const struct command *c)
 	}
 	no = body_objection(s, true);
 	STAT_INC(s->core->stats, bdat_chunks);
-	if (!no && max && (size > max || s->txn->bytes > max - size)) {
-		take_back_chunks(s);
-		no = s->txn->refused;
-	}
+	if (!no && (no = chunk_objection(s, size, last)) != NULL)
+		take_back_chunks(s, no);
 	if (no) {
 		queue_local(s, no);
 		s->chunk_last = false;
@@ -375,6 +389,8 @@ static verb_fn *const verbs[SMTP_VERB_COUNT] = {
 	[SMTP_AUTH] = on_auth,
 	[SMTP_STARTTLS] = on_starttls,
 	[SMTP_XCLIENT] = on_xclient,
+	[SMTP_XFORWARD] = on_stateful,
+	[SMTP_OTHER] = on_stateful,
 };
 
 static bool refused_verb(const struct session *s, enum smtp_verb v)
@@ -463,7 +479,8 @@ static enum line_res next_line(struct session *s, struct span in, size_t max, st
 		res = smtp_line(stash_span(&s->line), &s->line_seen, max, line, &next);
 		*used = 0;
 		if (res == LINE_MORE) {
-			/* Not past the limit: the end of a line that is too long must stay in `in`. */
+			/* Not past the limit: the end of a line that is too long must stay in `in`.
+			 */
 			take = MIN_OF(take, max > s->line.len ? max - s->line.len : 0);
 			if (!stash_add(&s->line, &s->core->stashes, span_of(in.p, take))) {
 				sess_end(s, END_MEMORY);
@@ -499,7 +516,7 @@ static size_t discard_line(struct session *s, struct span in)
 
 static size_t too_long(struct session *s, struct span in)
 {
-	stash_clear(&s->line, &s->core->stashes);
+	stash_wipe(&s->line, &s->core->stashes); /* AUTH may stand there */
 	s->line_seen = 0;
 	s->discard_line = true;
 	STAT_INC(s->core->stats, commands);
@@ -507,8 +524,8 @@ static size_t too_long(struct session *s, struct span in)
 	return discard_line(s, in);
 }
 
-/* What was received behind the line: `in` is new input, or the rest of the oldest waiting cell, or empty
- * when the line itself has waited. */
+/* What was received behind the line: `in` is new input, or the rest of the oldest waiting cell, or
+ * empty when the line itself has waited. */
 static size_t octets_behind(const struct session *s, struct span in, size_t used)
 {
 	size_t waiting = s->inq.bytes;
@@ -524,7 +541,7 @@ static void finish_line(struct session *s)
 		stash_wipe(&s->line, &s->core->stashes); /* it may have held a secret */
 	s->line_seen = 0;
 	s->line_waits = false;
-	s->asked = false;
+	s->asked = 0;
 	s->commands++;
 	STAT_INC(s->core->stats, commands);
 	sess_client_turn(s);

@@ -79,7 +79,7 @@ static uint32_t patience_ms(const struct session *s, const struct slot *slot)
 	}
 }
 
-static void await_oldest(struct session *s)
+void queue_await(struct session *s)
 {
 	if (!s->link)
 		return;
@@ -115,13 +115,13 @@ void queue_upstream(struct session *s, enum slot_kind kind, bool sync, struct tx
 	slot->sync = sync;
 	slot->out_mark = link_out_mark(s->link);
 	if (s->q_upstream++ == 0)
-		await_oldest(s);
+		queue_await(s);
 }
 
 void queue_hold_tail(struct session *s)
 {
 	queue_tail(s)->out_mark = UINT64_MAX;
-	await_oldest(s);
+	queue_await(s);
 }
 
 void queue_release_tail(struct session *s)
@@ -132,7 +132,7 @@ void queue_release_tail(struct session *s)
 	if (!s->link || !slot || slot->local || slot->out_mark != UINT64_MAX)
 		return;
 	slot->out_mark = link_out_mark(s->link);
-	await_oldest(s);
+	queue_await(s);
 }
 
 void queue_local(struct session *s, const struct local_reply *r)
@@ -155,7 +155,7 @@ void queue_pop(struct session *s)
 	}
 	if (upstream) {
 		s->q_upstream--;
-		await_oldest(s);
+		queue_await(s);
 	}
 	if (t)
 		txn_unref(t);
@@ -211,11 +211,10 @@ void queue_emit_local(struct session *s)
 static const struct local_reply *fail_final(struct session *s, struct slot *slot)
 {
 	if (!txn_committed(s, slot)) {
-		txn_end(slot->txn, "aborted", "body", "upstream-lost");
+		txn_abort(slot->txn, "body", s->lost_word);
 		return &sess_replies[REPLY_LOST];
 	}
-	STAT_INC(s->core->stats, messages_in_doubt);
-	txn_end(slot->txn, "in-doubt", "final", "upstream-lost");
+	txn_in_doubt(slot->txn, s->lost_word);
 	return &sess_replies[REPLY_IN_DOUBT];
 }
 
@@ -227,8 +226,8 @@ static const struct local_reply *fail_slot(struct session *s, struct slot *slot)
 	case SLOT_QUIT:
 		return &sess_replies[REPLY_BYE];
 	default:
-		if (slot->txn)
-			txn_end(slot->txn, "aborted", "command", "upstream-lost");
+		/* What it belongs to is decided elsewhere: it may have got further than this
+		 * command. */
 		return &sess_replies[REPLY_LOST];
 	}
 }

@@ -12,13 +12,11 @@
 
 #include "ring/listen.h"
 
-#define INQ_PAUSE_BYTES (16u << 10) /* waiting input that stops reading */
-#define PRESSURE_COMMAND_MS 10000u
-#define LINGER_MS 2000
+#define MIN_CELLS 256
+#define MIN_STASHES 64
 
 static const struct stream_events client_events;
 static const struct link_events link_events;
-static void session_timer(struct timer *t);
 
 const struct local_reply sess_replies[REPLY_COUNT] = {
 #define X(id, code_, enhanced_, text_, word_) \
@@ -27,10 +25,7 @@ const struct local_reply sess_replies[REPLY_COUNT] = {
 #undef X
 };
 
-static const struct {
-	const char *word;
-	enum reply_id reply;
-} ends[END_COUNT] = {
+const struct sess_end_row sess_ends[END_COUNT] = {
 #define X(id, word_, reply_, text) [id] = {.word = word_, .reply = reply_},
 #include "engine/session/ends.def"
 #undef X
@@ -38,12 +33,22 @@ static const struct {
 
 /* ---- the core's share ---- */
 
+static uint64_t clamp(uint64_t n, uint64_t low, uint64_t high)
+{
+	return MAX_OF(low, MIN_OF(n, high));
+}
+
 bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct sess_core_conf *cc,
 	struct ring *r, struct stat_table *stats, struct log_buf *log,
 	const struct sess_admission *adm)
 {
 	uint32_t n = cc->sessions_max;
-	uint32_t cells = (uint32_t)MIN_OF(cc->memory_bytes / INQ_CELL_BYTES, (uint64_t)UINT32_MAX);
+	uint32_t cells =
+		(uint32_t)clamp(cc->memory_bytes / 4 * 3 / INQ_CELL_BYTES, MIN_CELLS, UINT32_MAX);
+	/* Unfinished lines and replies: a small cell for everybody, large ones out of the memory
+	 * limit. */
+	uint32_t large =
+		(uint32_t)clamp(cc->memory_bytes / 4 / STASH_LARGE_BYTES, MIN_STASHES, 2ull * n);
 
 	memset(c, 0, sizeof(*c));
 	c->ring = r;
@@ -57,7 +62,7 @@ bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct s
 	/* Links that were let go of linger until their stream has closed: a few more than sessions.
 	 */
 	return c->scratch && streams_init(&c->streams, r, n * 8 + 1024, cells) &&
-	       stash_pools_init(&c->stashes, 2 * n, 2 * n) &&
+	       stash_pools_init(&c->stashes, 2 * n, large) &&
 	       upstreams_init(&c->upstreams, conf, &c->streams, &c->timers, &c->stashes, stats, log,
 		       2 * n + 64) &&
 	       slab_init(&c->sessions, "sessions", sizeof(struct session), n) &&
@@ -103,7 +108,7 @@ static void record_end(struct session *s)
 	}
 	if (s->up.ev && s->up.left == MOVE_OPAQUE)
 		log_bool(&rec, "tls_opaque", true);
-	log_cstr(&rec, "reason", ends[s->end].word);
+	log_cstr(&rec, "reason", sess_ends[s->end].word);
 	log_ms(&rec, "ms", ring_now_us(s->core->ring) - s->began_us);
 	log_end(&rec, s->core->stats);
 }
@@ -179,8 +184,8 @@ static const struct local_reply *admission(struct sess_core *c, const struct con
 	}
 	if (end == END_NONE)
 		return NULL;
-	*reason = ends[end].word;
-	return no ? no : &sess_replies[ends[end].reply];
+	*reason = sess_ends[end].word;
+	return no ? no : &sess_replies[sess_ends[end].reply];
 }
 
 static struct session *session_new(struct sess_core *c, const struct conf_listener *lis,
@@ -200,7 +205,7 @@ static struct session *session_new(struct sess_core *c, const struct conf_listen
 	s->trusted = conf_nets_match(&lis->trusted, client);
 	list_init(&s->node);
 	list_push_back(&c->all, &s->node);
-	timer_init(&s->timer, session_timer);
+	timer_init(&s->timer, sess_timer);
 	inq_init(&s->inq);
 	stream_adopt(&s->cli, &c->streams, &client_events, fd);
 	STAT_INC(c->stats, sessions);
@@ -248,11 +253,6 @@ void sess_say(struct session *s, const struct local_reply *r, const char *detail
 		stream_put(&s->cli, span_of(line, local_reply_write(r, detail, line)));
 }
 
-void sess_client_turn(struct session *s)
-{
-	s->client_since_ms = sess_now_ms(s);
-}
-
 /* ---- links ---- */
 
 struct link *sess_need_link(struct session *s)
@@ -276,6 +276,14 @@ struct link *sess_need_link(struct session *s)
 	return NULL;
 }
 
+static void stop_moves(struct session *s)
+{
+	if (move_running(&s->up))
+		move_stop(&s->up);
+	if (move_running(&s->down))
+		move_stop(&s->down);
+}
+
 /* A transaction that the lost upstream had not taken yet never was; one that it had cannot go on.
  */
 static void lose_txn(struct session *s)
@@ -285,22 +293,21 @@ static void lose_txn(struct session *s)
 	if (!t)
 		return;
 	t->refused = &sess_replies[REPLY_LOST];
-	if (t->mail_ok)
-		return;
-	s->txn = NULL;
-	txn_unref(t);
+	if (!t->mail_ok && s->phase != PHASE_BODY)
+		txn_leave(s, s->lost_word);
+	else
+		txn_abort(t, t->stage, s->lost_word);
 }
 
 /* What the upstream owes is answered by us, and what was being built there is over. The link itself
  * is the caller's to close. */
-static void link_is_gone(struct session *s)
+static void link_is_gone(struct session *s, enum link_end why)
 {
 	bool opening = !link_up(s->link);
 
-	if (s->phase == PHASE_OPAQUE) {
-		move_stop(&s->up);
-		move_stop(&s->down);
-	}
+	s->lost_word = link_end_word(why);
+	if (s->phase == PHASE_OPAQUE)
+		stop_moves(s);
 	queue_fail(s);
 	body_link_lost(s);
 	s->link = NULL;
@@ -311,39 +318,48 @@ static void link_is_gone(struct session *s)
 		s->end_when_idle = s->end_when_idle ? s->end_when_idle : END_LINK_LOST;
 }
 
-void sess_drop_link(struct session *s)
+void sess_drop_link(struct session *s, enum link_end why)
 {
 	struct link *l = s->link;
 
 	if (!l)
 		return;
-	link_is_gone(s);
+	STAT_INC(s->core->stats, links_dropped);
+	link_is_gone(s, why);
 	link_drop(l);
+}
+
+/* Told in SMTP, since the server speaks first: nobody else would learn which server and why. */
+static void tell_unreachable(struct session *s)
+{
+	const struct link *l = s->link;
+	char detail[ADDR_TEXT_BYTES + 64];
+
+	STAT_INC(s->core->stats, upstream_unreachable);
+	snprintf(detail, sizeof(detail), "%s %s: %s", l->up->name, l->server->text,
+		ring_res_word((enum ring_res)l->why_connect));
+	s->link = NULL;
+	sess_say(s, &sess_replies[REPLY_UNREACHABLE], detail);
+	sess_end(s, END_UNREACHABLE);
 }
 
 static void link_lost(void *who, enum link_end why)
 {
 	struct session *s = who;
-	struct link *l = s->link;
 
-	STAT_INC(s->core->stats, links_lost);
 	if (why == LINK_UNREACHABLE) {
-		char detail[ADDR_TEXT_BYTES + 64];
-
-		STAT_INC(s->core->stats, upstream_unreachable);
-		snprintf(detail, sizeof(detail), "%s %s: %s", l->up->name, l->server->text,
-			ring_res_word((enum ring_res)l->why_connect));
-		s->link = NULL;
-		sess_say(s, &sess_replies[REPLY_UNREACHABLE], detail);
-		sess_end(s, END_UNREACHABLE);
+		tell_unreachable(s);
 		sess_step(s);
 		return;
 	}
+	STAT_INC(s->core->stats, links_lost);
+	if (why == LINK_NO_MEMORY)
+		STAT_INC(s->core->stats, limit_memory);
 	if (why == LINK_DIFFERS) {
 		STAT_INC(s->core->stats, relink_mismatches);
 		s->end_when_idle = END_DIFFERS;
 	}
-	link_is_gone(s);
+	link_is_gone(s, why);
 	sess_step(s);
 }
 
@@ -369,8 +385,9 @@ static void link_drained(void *who)
 
 	if (move_running(&s->up))
 		move_to_drained(&s->up);
-	if (s->link && s->q_upstream == 0 && s->phase != PHASE_GREETING && link_up(s->link))
-		link_await(s->link, 0);
+	/* Replies are due from when their commands have left. */
+	if (link_up(s->link))
+		queue_await(s);
 	sess_step(s);
 }
 
@@ -427,20 +444,6 @@ static const struct link_events link_events = {
 
 /* ---- ending ---- */
 
-/* One direction is over: its end goes on to the other side, behind all its octets. */
-static void pass_end(struct stream *to, bool *told)
-{
-	if (*told)
-		return;
-	if (!stream_flushed(to)) {
-		stream_tell_flushed(to);
-		return;
-	}
-	*told = true;
-	if (!to->broken)
-		ring_shut(to->core->ring, to->fd);
-}
-
 static void release_input(struct session *s)
 {
 	inq_clear(&s->inq, &s->core->streams.cells);
@@ -449,27 +452,13 @@ static void release_input(struct session *s)
 	s->line_waits = false;
 }
 
-static void release_txn(struct session *s)
-{
-	struct txn *t = s->txn;
-
-	if (!t)
-		return;
-	if (t->code == 0)
-		txn_end(t, "aborted", t->stage, ends[s->end].word);
-	s->txn = NULL;
-	txn_unref(t);
-}
-
-/* Nothing is due any more: the upstream side goes. */
-static void finish_link(struct session *s)
+void sess_finish_link(struct session *s)
 {
 	struct link *l = s->link;
 
-	if (move_running(&s->up))
-		move_stop(&s->up);
-	if (move_running(&s->down))
-		move_stop(&s->down);
+	stop_moves(s);
+	if (!s->lost_word)
+		s->lost_word = sess_ends[s->end].word;
 	queue_fail(s);
 	queue_clear(s);
 	s->link = NULL;
@@ -481,7 +470,7 @@ static void begin_end(struct session *s, enum sess_end why)
 {
 	s->end = (uint8_t)why;
 	s->phase = PHASE_ENDING;
-	release_txn(s);
+	txn_leave(s, sess_ends[why].word);
 	release_input(s);
 	sess_client_turn(s);
 }
@@ -491,28 +480,13 @@ void sess_end(struct session *s, enum sess_end why)
 	if (s->end != END_NONE)
 		return;
 	/* No plain word into a stream that TLS has taken over. */
-	if (ends[why].reply != REPLY_COUNT && s->phase != PHASE_OPAQUE)
-		sess_say(s, &sess_replies[ends[why].reply], NULL);
+	if (sess_ends[why].reply != REPLY_COUNT && s->phase != PHASE_OPAQUE)
+		sess_say(s, &sess_replies[sess_ends[why].reply], NULL);
 	begin_end(s, why);
-	finish_link(s);
+	sess_finish_link(s);
 	s->lingering = !s->client_eof && !s->client_gone && why != END_QUIT;
 	if (!s->lingering)
 		stream_finish(&s->cli);
-}
-
-/* Closing while the client is still sending would reset the connection and take our last words with
- * it (RFC 1122 4.2.2.13): say that no more comes, and listen on for a moment. */
-static void linger(struct session *s)
-{
-	if (!s->lingering)
-		return;
-	if (s->client_eof || s->client_gone) {
-		s->lingering = false;
-		stream_finish(&s->cli);
-		return;
-	}
-	pass_end(&s->cli, &s->down_told);
-	stream_read(&s->cli, true);
 }
 
 /* The client will not hear us. A message whose end the upstream has got is seen through to its
@@ -522,13 +496,14 @@ void sess_client_gone(struct session *s, enum sess_end why)
 	s->client_gone = true;
 	if (s->end == END_NONE) {
 		begin_end(s, why);
+		stop_moves(s);
 		if (!queue_has_committed(s))
-			finish_link(s);
+			sess_finish_link(s);
 	}
 	stream_close(&s->cli);
 }
 
-static void session_free(struct session *s)
+void sess_free(struct session *s)
 {
 	struct sess_core *c = s->core;
 
@@ -544,315 +519,6 @@ static void session_free(struct session *s)
 	slab_put(&c->sessions, s);
 }
 
-static bool over(const struct session *s)
-{
-	return !s->client_open && !s->link && !move_running(&s->up) && !move_running(&s->down);
-}
-
-/* ---- taking input ---- */
-
-/* True while the next command must wait. */
-static bool stalled(const struct session *s)
-{
-	const struct link *l = s->link;
-
-	if (queue_sync(s) || queue_full(s) || s->end_when_idle != END_NONE)
-		return true;
-	if (s->penalty_until_ms > sess_now_ms(s) || stream_backlog(&s->cli) > STREAM_HIGH_BYTES)
-		return true;
-	if (!l)
-		return false;
-	/* Behind a server without PIPELINING, one at a time (RFC 2920 3.1). */
-	return stream_backlog(&l->st) > STREAM_HIGH_BYTES ||
-	       (s->q_upstream > 0 && !caps_has(&s->caps, EXT_PIPELINING));
-}
-
-/* One command, or one piece of a body; octets used. */
-static size_t take(struct session *s, struct span in, int32_t buf)
-{
-	switch ((enum sess_phase)s->phase) {
-	case PHASE_COMMAND:
-		return stalled(s) ? 0 : sess_take_commands(s, in);
-	case PHASE_BODY:
-		return body_take(s, in, buf);
-	case PHASE_CHUNK:
-		return chunk_take(s, in, buf);
-	case PHASE_AUTH:
-		return sess_take_auth_line(s, in);
-	case PHASE_OPAQUE:
-		sess_client_turn(s);
-		return move_running(&s->up) ? move_bytes(&s->up, in, buf) : in.n;
-	case PHASE_GREETING:
-		return 0;
-	case PHASE_ENDING:
-		return in.n;
-	}
-	ASSERT(false);
-}
-
-static size_t take_all(struct session *s, struct span in, int32_t buf)
-{
-	size_t at = 0;
-
-	while (at < in.n) {
-		size_t n = take(s, span_drop(in, at), buf);
-
-		queue_emit_local(s);
-		if (n == 0)
-			break;
-		at += n;
-	}
-	return at;
-}
-
-static void take_waiting(struct session *s)
-{
-	queue_emit_local(s);
-	if (s->line_waits && s->phase == PHASE_COMMAND && !stalled(s)) {
-		(void)sess_take_commands(s, SPAN_LIT(""));
-		queue_emit_local(s);
-	}
-	while (s->inq.bytes > 0) {
-		size_t used = take_all(s, inq_front(&s->inq), -1);
-
-		/* Ending the session empties the queue of waiting input itself. */
-		if (used == 0 || s->inq.bytes == 0)
-			break;
-		inq_drop(&s->inq, &s->core->streams.cells, used);
-	}
-}
-
-/* ---- settling: what follows from the state ---- */
-
-static bool input_over(const struct session *s)
-{
-	return s->client_eof && s->inq.bytes == 0 && !s->line_waits;
-}
-
-/* The client has closed its side and all it sent was taken. */
-static void settle_eof(struct session *s)
-{
-	/* An AUTH exchange waits for a line that cannot come. */
-	bool midway = s->phase == PHASE_BODY || s->phase == PHASE_CHUNK || s->phase == PHASE_AUTH;
-
-	if (!input_over(s) || s->phase == PHASE_OPAQUE)
-		return;
-	if (midway)
-		sess_client_gone(s, END_CLIENT_EOF);
-	else if (!queue_owes(s))
-		sess_end(s, END_CLIENT_EOF);
-}
-
-static void settle_idle(struct session *s)
-{
-	if (s->core->draining && s->end_when_idle == END_NONE && !s->txn &&
-		(s->phase == PHASE_COMMAND || s->phase == PHASE_GREETING))
-		s->end_when_idle = END_DRAINING;
-	/* Beyond the error limit only a message that may have been taken is still worth an answer.
-	 */
-	bool idle = s->end_when_idle == END_ERRORS ? !queue_has_final(s) : !queue_owes(s);
-
-	if (s->end_when_idle != END_NONE && idle &&
-		(s->phase == PHASE_COMMAND || s->phase == PHASE_GREETING)) {
-		/* A draining session whose client has begun a transaction meanwhile goes on. */
-		if (s->end_when_idle == END_DRAINING && s->txn)
-			s->end_when_idle = END_NONE;
-		else
-			sess_end(s, (enum sess_end)s->end_when_idle);
-	}
-}
-
-static void settle_opaque(struct session *s)
-{
-	if (s->phase != PHASE_OPAQUE)
-		return;
-	if (s->up_ended)
-		pass_end(&s->link->st, &s->up_told);
-	if (s->down_ended)
-		pass_end(&s->cli, &s->down_told);
-	if (s->up_told && s->down_told)
-		sess_end(s, END_OPAQUE);
-}
-
-/* The mover reads the descriptor itself, or is about to. */
-static bool move_reads(const struct move *m)
-{
-	return move_running(m) && m->took;
-}
-
-/* Room on the other side, with hysteresis: `reading` is how it is now. */
-static bool room(const struct stream *to, bool reading)
-{
-	return stream_backlog(to) <= (reading ? STREAM_HIGH_BYTES : STREAM_LOW_BYTES);
-}
-
-static void settle_reading(struct session *s)
-{
-	struct link *l = s->link;
-	bool reading = s->cli.want_read;
-
-	if (!move_reads(&s->up))
-		stream_read(&s->cli, !s->client_eof && s->inq.bytes < INQ_PAUSE_BYTES &&
-					     (!l || l->state < LINK_UP || room(&l->st, reading)));
-	if (l && l->state >= LINK_GREETING && !move_reads(&s->down))
-		stream_read(&l->st, !l->held && room(&s->cli, l->st.want_read));
-}
-
-/* The upstream does not take what is there for it. */
-static bool upstream_blocked(const struct session *s)
-{
-	if (!s->link || !link_up(s->link))
-		return false;
-	return !stream_flushed(&s->link->st) || (move_running(&s->up) && move_holds(&s->up));
-}
-
-/* How long the phase may stand still: because of the client, or, in a body that the upstream does
- * not take, because of the upstream. 0: nothing is waited for. */
-static uint32_t phase_patience_ms(const struct session *s)
-{
-	const struct conf_listener_timeouts *t = &s->lis->timeouts;
-
-	switch ((enum sess_phase)s->phase) {
-	case PHASE_COMMAND:
-	case PHASE_AUTH:
-		if (upstream_blocked(s))
-			return s->lis->upstream->timeouts.send;
-		if (s->q_count > 0 || (s->link && !link_up(s->link)))
-			return 0;
-		return s->core->pressure ? MIN_OF(t->command, PRESSURE_COMMAND_MS) : t->command;
-	case PHASE_BODY:
-	case PHASE_CHUNK:
-		return upstream_blocked(s) ? s->lis->upstream->timeouts.send : t->data;
-	case PHASE_OPAQUE:
-		return t->command;
-	case PHASE_ENDING:
-		return s->lingering ? LINGER_MS : 0;
-	case PHASE_GREETING:
-		return 0;
-	}
-	ASSERT(false);
-}
-
-/* The same, and a client that does not read. What was just staged leaves at the end of the turn and
- * is no sign of that yet, so the longer of two clocks must not hide the shorter. */
-static uint32_t client_patience_ms(const struct session *s)
-{
-	uint32_t phase = phase_patience_ms(s), send = s->lis->timeouts.send;
-
-	if (stream_flushed(&s->cli))
-		return phase;
-	return phase ? MIN_OF(phase, send) : send;
-}
-
-static uint64_t client_deadline_ms(struct session *s)
-{
-	uint32_t patience = client_patience_ms(s);
-	uint64_t at = patience ? s->client_since_ms + patience : UINT64_MAX, now = sess_now_ms(s);
-
-	/* A mover works without events of ours: whether the upstream has stopped taking is looked
-	 * at now and then. */
-	if (s->phase == PHASE_CHUNK || upstream_blocked(s))
-		at = MIN_OF(at, now + s->lis->upstream->timeouts.send);
-	if (s->penalty_until_ms > now)
-		at = MIN_OF(at, s->penalty_until_ms);
-	return at;
-}
-
-/* Octets taken by either kernel: a side that reads slowly is not a side that does not read. */
-static uint64_t progress(const struct session *s)
-{
-	return s->cli.bytes_out + (s->link ? s->link->st.bytes_out : 0);
-}
-
-/* The timer may fire early and be set again; it is moved only when it would fire late. */
-static void settle_timer(struct session *s)
-{
-	if (progress(s) != s->seen_out) {
-		s->seen_out = progress(s);
-		if (!stream_flushed(&s->cli) || upstream_blocked(s))
-			sess_client_turn(s);
-	}
-	uint64_t at = client_deadline_ms(s);
-
-	if (at != UINT64_MAX && (!timer_armed(&s->timer) || s->timer.at_ms > at))
-		timer_set(&s->core->timers, &s->timer, at);
-}
-
-/* Nobody is there any more and the last reply came: the link can go. */
-static void settle_ended(struct session *s)
-{
-	queue_emit_local(s);
-	if (!s->link)
-		queue_clear(s);
-	else if (!queue_has_committed(s))
-		finish_link(s);
-	linger(s);
-	/* Freed from the timer: the caller may still be inside an event of the session. */
-	if (over(s))
-		timer_set(&s->core->timers, &s->timer, 0);
-	else
-		settle_timer(s);
-}
-
-void sess_step(struct session *s)
-{
-	if (s->link && s->link->held && s->phase != PHASE_CHUNK) {
-		/* It answers the chunk that has just left, and comes back here. */
-		link_resume(s->link);
-		return;
-	}
-	if (s->end == END_NONE)
-		take_waiting(s);
-	if (s->end == END_NONE)
-		settle_eof(s);
-	if (s->end == END_NONE)
-		settle_idle(s);
-	if (s->end == END_NONE)
-		settle_opaque(s);
-	if (s->end != END_NONE) {
-		settle_ended(s);
-		return;
-	}
-	settle_reading(s);
-	settle_timer(s);
-}
-
-static void stood_still(struct session *s)
-{
-	if (s->lingering) {
-		sess_client_gone(s, (enum sess_end)s->end);
-	} else if (!stream_flushed(&s->cli)) {
-		sess_client_gone(s, END_CLIENT_SILENT);
-	} else if (upstream_blocked(s)) {
-		STAT_INC(s->core->stats, timeouts_upstream);
-		STAT_INC(s->core->stats, links_lost);
-		sess_drop_link(s);
-		sess_client_turn(s);
-	} else if (queue_has_committed(s)) {
-		/* An earlier message may have been taken: its reply is worth waiting for. */
-		sess_client_turn(s);
-	} else {
-		STAT_INC(s->core->stats, timeouts_client);
-		sess_end(s, END_CLIENT_SILENT);
-	}
-}
-
-static void session_timer(struct timer *t)
-{
-	struct session *s = CONTAINER_OF(t, struct session, timer);
-	uint32_t patience;
-
-	if (over(s)) {
-		session_free(s);
-		return;
-	}
-	patience = client_patience_ms(s);
-	if (patience != 0 && s->client_since_ms + patience <= sess_now_ms(s) &&
-		progress(s) == s->seen_out)
-		stood_still(s);
-	sess_step(s);
-}
-
 /* ---- the client's stream ---- */
 
 static struct session *of_client(struct stream *st)
@@ -863,17 +529,10 @@ static struct session *of_client(struct stream *st)
 static void client_bytes(struct stream *st, struct span data, int32_t buf)
 {
 	struct session *s = of_client(st);
-	size_t used = 0;
 
 	if (s->end != END_NONE)
 		return;
-	if (s->inq.bytes == 0 && !s->line_waits)
-		used = take_all(s, data, buf);
-	if (s->end == END_NONE && used < data.n &&
-		!inq_add(&s->inq, &s->core->streams.cells, span_drop(data, used))) {
-		STAT_INC(s->core->stats, limit_memory);
-		sess_end(s, END_MEMORY);
-	}
+	sess_input(s, data, buf);
 	sess_step(s);
 }
 
@@ -924,7 +583,7 @@ static void client_closed(struct stream *st)
 
 	s->client_open = false;
 	ASSERT(s->end != END_NONE);
-	settle_ended(s);
+	sess_step(s);
 }
 
 static const struct stream_events client_events = {
@@ -947,13 +606,14 @@ void sess_drain_all(struct sess_core *c)
 
 void sess_kill_all(struct sess_core *c)
 {
+	c->draining = true; /* an accept may still complete */
 	LIST_FOR_SAFE(it, &c->all)
 	{
 		struct session *s = CONTAINER_OF(it, struct session, node);
 
 		sess_end(s, END_KILLED);
 		if (s->link)
-			finish_link(s);
+			sess_finish_link(s);
 		stream_close(&s->cli);
 		sess_step(s);
 	}

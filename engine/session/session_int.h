@@ -2,7 +2,8 @@
  *
  * The session machine, shared by the files of this room.
  *
- *	session.c   life: accept, end, destructor, timeouts, the events of the client's stream
+ *	session.c   life: accept, end, destructor, the events of both sides' streams
+ *	settle.c    taking input; what follows from the state: reading, timers, endings
  *	command.c   client -> upstream: one handler per verb
  *	answer.c    upstream -> client: one handler per kind of slot
  *	queue.c     commands in flight paired with their replies, in order
@@ -15,13 +16,12 @@
  *	                    -> CHUNK -> COMMAND      BDAT n ... n octets
  *	                    -> AUTH  -> COMMAND      334 ... one line
  *	                    -> OPAQUE                STARTTLS answered 220
- *	any -> ENDING                                one destructor: session.c
+ *	any -> ENDING                                one way out: sess_end()
  *
- * In COMMAND the next line may have to wait (sess_stalled): behind a command whose reply decides
- *what follows, for a link, for room. What waits is in `inq` (copied: receive buffers are shared),
- *an unfinished line in `line`. Every event of either side ends in sess_step(), which takes as much
- *input as may be taken and then derives from the state whether to read, which timer runs, and
- *whether it is over.
+ * In COMMAND the next line may have to wait: behind a command whose reply decides what follows, for
+ * a link, for room. What waits is in `inq` (copied: receive buffers are shared), an unfinished line
+ * in `line`. Every event of either side ends in sess_step(), which takes as much input as may be
+ * taken and then derives from the state whether to read, which timer runs, and whether it is over.
  */
 #ifndef SESSION_INT_H
 #define SESSION_INT_H
@@ -68,8 +68,9 @@ enum sess_phase {
 enum body_fate { BODY_PASS, BODY_SWALLOW };
 
 enum slot_kind {
-	SLOT_COMMAND, /* any command without a rule of its own below */
-	SLOT_HELLO,   /* EHLO, HELO */
+	SLOT_COMMAND,  /* any command without a rule of its own below */
+	SLOT_STATEFUL, /* a command after whose success the link cannot be replaced */
+	SLOT_HELLO,    /* EHLO, HELO */
 	SLOT_MAIL,
 	SLOT_RCPT,
 	SLOT_DATA,
@@ -94,26 +95,43 @@ struct slot {
 	bool sync;	   /* input behind it waits */
 };
 
+/* What became of a transaction. X(id, log word) */
+#define TXN_OUTCOMES(X)                                                                \
+	X(TXN_OPEN, "aborted")                                                         \
+	X(TXN_ACCEPTED, "accepted")                                                    \
+	X(TXN_CLIENT_GONE, "client-gone") /* accepted, and the client does not know */ \
+	X(TXN_REJECTED, "rejected")                                                    \
+	X(TXN_ABORTED, "aborted")                                                      \
+	X(TXN_IN_DOUBT, "in-doubt")
+
+enum txn_outcome {
+#define X(id, word) id,
+	TXN_OUTCOMES(X)
+#undef X
+};
+
 /* A mail transaction: MAIL ... final reply. Counted by the slots that name it and by session.txn.
  */
 struct txn {
 	struct session *s;
 	uint64_t id;
 	uint16_t refs;
-	bool nested;  /* a second MAIL: it becomes the session's when the upstream takes it */
-	bool mail_ok; /* the upstream took MAIL */
-	bool chunked; /* BDAT was used */
+	uint8_t outcome; /* enum txn_outcome */
+	bool settled;	 /* the outcome stands; else a later recipient or reply may change it */
+	bool nested;	 /* a second MAIL: it becomes the session's when the upstream takes it */
+	bool mail_ok;	 /* the upstream took MAIL */
+	bool chunked;	 /* BDAT was used */
 	bool body_begun;
-	bool logged;
+	bool early_bare_lf;
 	const struct local_reply *refused; /* set: RCPT, DATA, BDAT of it get this */
 	uint32_t rcpt_pending, rcpt_ok, rcpt_failed, rcpt_local;
 	uint64_t bytes;
 	struct scan scan;
 	struct stash early; /* the upstream's reply that came in mid-body */
-	bool early_bare_lf;
 	uint64_t began_us, body_us, dot_us;
-	uint16_t code;				  /* of the reply that decided */
-	const char *result, *stage, *by, *reason; /* static words */
+	uint64_t part_us, part_bytes;	 /* where the body, or the running chunk of it, began */
+	uint16_t code;			 /* of the reply that decided */
+	const char *stage, *by, *reason; /* static words */
 	const struct conf_server *server;
 	uint8_t from_n, to_n, text_n, enhanced_n;
 	uint16_t asked_n;
@@ -138,11 +156,10 @@ struct session {
 	struct inq inq;	   /* waits */
 	struct stash line; /* an unfinished command line */
 	size_t line_seen;
-	struct move up, down; /* BDAT octets; opaque octets each way */
-	const struct local_reply
-		*body_reply; /* DATA being swallowed: what the end of it is answered */
-	uint64_t chunk_left; /* BDAT octets still to swallow */
-	struct txn *txn;     /* being built, or receiving its body; counted */
+	struct move up, down;		      /* BDAT octets; opaque octets each way */
+	const struct local_reply *body_reply; /* what the end of a swallowed DATA is answered */
+	uint64_t chunk_left;		      /* BDAT octets still to swallow */
+	struct txn *txn;		      /* being built, or receiving its body; counted */
 
 	/* replies */
 	struct slot *queue; /* leased while not empty */
@@ -156,30 +173,28 @@ struct session {
 	struct ehlo_caps caps; /* as told to the client; what a replacement link must offer */
 	const struct conf_server *server; /* last used */
 
-	uint64_t link_bytes_in, link_bytes_out; /* of links that are gone */
+	const char *lost_word; /* why the last link that was lost or dropped went; static */
 	uint32_t commands, messages, errors, errors_total, junk;
 	uint8_t phase;	       /* enum sess_phase */
 	uint8_t fate;	       /* enum body_fate */
 	uint8_t end;	       /* enum sess_end; END_NONE while it lives */
 	uint8_t end_when_idle; /* enum sess_end: due when no reply is */
-	bool ehlo : 1;	       /* EHLO rather than HELO, and accepted */
 	bool hello_ok : 1;     /* EHLO or HELO was accepted: repeat it on a new link */
 	bool bound : 1;	       /* AUTH, XCLIENT or the like: the link cannot be replaced */
 	bool chunk_last : 1;   /* the BDAT being received is the LAST one */
 	bool said_ehlo : 1;    /* the last hello that was said */
 	bool discard_line : 1; /* rest of a line that was too long */
-	bool lingering : 1; /* ending: the last words are out, the client may still be talking */
-	bool asked : 1;	       /* the hooks have passed the line that waits */
+	bool lingering : 1;    /* ending: the last words are out, the client may still be talking */
 	bool line_waits : 1;   /* `line` holds a complete line that said LATER */
 	bool client_eof : 1;
 	bool client_gone : 1; /* reset, or cannot be written to: nobody reads our replies */
 	bool client_open : 1; /* its stream is not closed yet */
-	bool admitted : 1;
 	bool trusted : 1;
 	bool up_ended, down_ended; /* opaque: that direction is over, all its octets staged */
 	bool up_told, down_told;   /* and the other side was told */
 	char auth_mech[20];
 	uint16_t auth_code;
+	uint16_t asked; /* 1 << enum hook_point: the hooks have passed the line that waits */
 	uint16_t hello_n;
 	uint8_t hello[HELLO_BYTES_MAX]; /* "EHLO name\r\n" as it was said */
 };
@@ -195,21 +210,35 @@ static inline uint64_t sess_now_ms(const struct session *s)
 	return ring_now_us(s->core->ring) / 1000;
 }
 
+extern const struct sess_end_row {
+	const char *word;
+	enum reply_id reply;
+} sess_ends[END_COUNT];
+
 /* ---- session.c ---- */
-/* Runs input, then settles reading, timers and endings. Safe to call from any event; nests
- * harmlessly. */
-void sess_step(struct session *s);
 /* The one way out. The reply of the row (ends.def) is given unless the client is gone. Idempotent.
  */
 void sess_end(struct session *s, enum sess_end why);
-void sess_say(struct session *s, const struct local_reply *r,
-	const char *detail);		  /* to the client, at once */
+/* Nobody is there to answer. A message that has all left is seen through to its reply. */
+void sess_client_gone(struct session *s, enum sess_end why);
+void sess_free(struct session *s);
+/* A line of ours to the client, at once; `detail` may be NULL. */
+void sess_say(struct session *s, const struct local_reply *r, const char *detail);
+/* The link if it is up. NULL: it is being opened (again), or the session was ended. */
+struct link *sess_need_link(struct session *s);
+/* Closes the link without a word; what it owes is answered by us, in place. */
+void sess_drop_link(struct session *s, enum link_end why);
+/* Nothing is due from the upstream any more: it goes, with what is left in the queue. */
+void sess_finish_link(struct session *s);
+
+/* ---- settle.c ---- */
+/* Takes input, then settles reading, timers and endings. The last act of every event. */
+void sess_step(struct session *s);
+/* Takes what may be taken of new input; the rest waits in `inq`. */
+void sess_input(struct session *s, struct span data, int32_t buf);
 void sess_client_turn(struct session *s); /* the client's clock starts anew */
-struct link *sess_need_link(
-	struct session *s); /* NULL: not yet (being opened) or the session ended */
-void sess_drop_link(
-	struct session *s); /* closed without a word; what it owes is answered by us, in place */
-void sess_client_gone(struct session *s, enum sess_end why); /* nobody is there to answer */
+void sess_timer(struct timer *t);
+bool sess_over(const struct session *s); /* nothing holds it any more */
 
 /* ---- command.c ---- */
 /* Takes command lines from `in`; octets used. Fewer than in.n means: wait. */
@@ -224,7 +253,6 @@ void sess_count_reply(struct session *s, unsigned code);
 void sess_count_error(struct session *s); /* what errors and soft-errors limit */
 
 /* ---- queue.c ---- */
-bool queue_full(const struct session *s);
 /* A command that went (or goes now) to the upstream. */
 void queue_upstream(struct session *s, enum slot_kind kind, bool sync, struct txn *t);
 /* A command that ringpost answers itself, in its place. */
@@ -232,46 +260,48 @@ void queue_local(struct session *s, const struct local_reply *r);
 struct slot *queue_head(const struct session *s);
 struct slot *queue_tail(const struct session *s); /* NULL when empty */
 void queue_pop(struct session *s);
-bool queue_owes(const struct session *s); /* the client waits for a reply */
-bool queue_has_final(const struct session *s);
-bool queue_has_committed(
-	const struct session *s); /* a final reply is due for octets that have all left */
-/* The tail's octets are still coming (BDAT): its reply is not due, and not believed, until release.
- */
+bool queue_full(const struct session *s);
+bool queue_sync(const struct session *s);	   /* input must wait for an outstanding command */
+bool queue_owes(const struct session *s);	   /* the client waits for a reply */
+bool queue_has_final(const struct session *s);	   /* a final reply is due */
+bool queue_has_committed(const struct session *s); /* ... for octets that have all left */
+/* The tail's octets are still coming (BDAT): its reply is not due, nor believed, until release. */
 void queue_hold_tail(struct session *s);
 void queue_release_tail(struct session *s);
-bool queue_sync(const struct session *s); /* a command is outstanding that input must wait for */
+void queue_await(struct session *s);	  /* the clock of the oldest reply due starts anew */
 void queue_emit_local(struct session *s); /* local replies that have reached the head */
-/* The upstream is gone: what it owes is answered by us, in place. */
-void queue_fail(struct session *s);
+void queue_fail(struct session *s);	  /* the upstream is gone: what it owes is answered by us */
 void queue_clear(struct session *s);
 
 /* ---- body.c ---- */
 void body_begin(struct session *s); /* 354 */
 size_t body_take(struct session *s, struct span in, int32_t buf);
-void body_refuse(struct session *s,
-	const struct local_reply *r); /* never ended upstream; the rest is swallowed, then r */
+/* It never ends upstream; the rest is swallowed, then the client gets `r`. */
+void body_refuse(struct session *s, const struct local_reply *r);
 void body_early_reply(struct session *s, const struct smtp_reply *r);
 void body_link_lost(struct session *s); /* in BODY, CHUNK: the rest is swallowed */
+bool body_too_slow(const struct session *s);
 void chunk_begin(struct session *s, uint64_t n, enum body_fate fate);
 size_t chunk_take(struct session *s, struct span in, int32_t buf);
 void opaque_begin(struct session *s);
-extern const struct move_events body_move_events;
 
 /* ---- txn.c ---- */
-struct txn *txn_new(
-	struct session *s, const struct smtp_path *from); /* one reference; NULL when full */
+/* One reference; NULL when no more fit. */
+struct txn *txn_new(struct session *s, const struct smtp_path *from);
 struct txn *txn_ref(struct txn *t);
 void txn_unref(struct txn *t); /* the last one writes the record */
+/* The session no longer builds it. Undecided: aborted, for `reason`. Does nothing without one. */
+void txn_leave(struct session *s, const char *reason);
 void txn_rcpt_asked(struct txn *t, const struct smtp_path *to);
 void txn_rcpt_answered(
 	struct txn *t, const struct smtp_reply *r); /* in the order they were asked */
-/* The reply that decided; by: "upstream" or "ringpost". */
-void txn_decide(struct txn *t, const char *result, const char *stage, const struct smtp_reply *r,
-	const struct local_reply *local);
-void txn_end(struct txn *t, const char *result, const char *stage,
-	const char *reason); /* without a reply */
-bool txn_committed(const struct session *s,
-	const struct slot *slot); /* its last octet was taken by the kernel */
+/* Outcomes. One that stands (settled) is never changed. Either `r` or `local` says why. */
+void txn_reject(struct txn *t, const char *stage, const struct smtp_reply *r,
+	const struct local_reply *local, bool settled);
+void txn_accept(struct txn *t, const struct smtp_reply *r, bool client_gone);
+void txn_abort(struct txn *t, const char *stage, const char *reason); /* not over a rejection */
+void txn_in_doubt(struct txn *t, const char *reason);
+/* The kernel has taken the last octet of what the slot stands for. */
+bool txn_committed(const struct session *s, const struct slot *slot);
 
 #endif

@@ -2,8 +2,8 @@
  *
  * Mail transactions and their records. A transaction lives from MAIL until nothing names it any
  * more: not the session (which builds it) and no slot (whose reply it waits for). Then its one
- * record is written. What it says was decided last: an accepting or refusing reply, or the way it
- * broke off.
+ * record is written. A rejection of some recipients is provisional: one that is taken, or the final
+ * reply, decides anew. Everything else stands once it is said.
  */
 #include "engine/session/session_int.h"
 
@@ -31,7 +31,6 @@ struct txn *txn_new(struct session *s, const struct smtp_path *from)
 	t->began_us = ring_now_us(s->core->ring);
 	t->from_n = copy_text(t->from, sizeof(t->from), from->mailbox);
 	t->server = s->server;
-	t->result = "aborted";
 	t->stage = "mail";
 	t->by = "";
 	STAT_INC(s->core->stats, transactions);
@@ -69,53 +68,107 @@ static void name_answered(struct txn *t, bool taken)
 	memmove(t->asked, t->asked + 1 + n, t->asked_n);
 }
 
-static void txn_undecide(struct txn *t)
-{
-	txn_end(t, "aborted", "rcpt", NULL);
-	t->by = "";
-}
-
 void txn_rcpt_answered(struct txn *t, const struct smtp_reply *r)
 {
 	bool taken = r->code < 400;
 
 	name_answered(t, taken);
 	t->rcpt_pending--;
-	if (taken) {
-		/* What refused the others no longer decides, unless it is over for another reason. */
-		if (t->rcpt_ok++ == 0 && t->s->txn == t)
-			txn_undecide(t);
+	if (!taken) {
+		t->rcpt_failed++;
+		if (t->rcpt_ok == 0)
+			txn_reject(t, "rcpt", r, NULL, false);
 		return;
 	}
-	t->rcpt_failed++;
-	if (t->rcpt_ok == 0)
-		txn_decide(t, "rejected", "rcpt", r, NULL);
+	if (t->rcpt_ok++ == 0 && !t->settled) {
+		/* What refused the others no longer decides. */
+		t->outcome = TXN_OPEN;
+		t->code = 0;
+		t->by = "";
+		t->reason = NULL;
+	}
 }
 
-void txn_decide(struct txn *t, const char *result, const char *stage, const struct smtp_reply *r,
-	const struct local_reply *local)
+/* ---- outcomes ---- */
+
+static bool decide(struct txn *t, enum txn_outcome outcome, const char *stage, bool settled)
 {
-	t->result = result;
+	if (t->settled)
+		return false;
+	t->outcome = (uint8_t)outcome;
 	t->stage = stage;
-	t->by = r ? "upstream" : "ringpost";
-	t->code = r ? r->code : local->code;
-	t->reason = r ? NULL : local->word;
-	struct span enhanced = r ? r->enhanced : span_str(local->enhanced);
-	struct span text = r ? r->text : span_str(local->text);
-	if (r && enhanced.n && text.n > enhanced.n && text.p == enhanced.p)
-		text = span_drop(text, enhanced.n + (text.p[enhanced.n] == ' '));
-	t->enhanced_n = copy_text(t->enhanced, sizeof(t->enhanced), enhanced);
+	t->settled = settled;
+	t->code = 0;
+	t->enhanced_n = t->text_n = 0;
+	return true;
+}
+
+static void note_reply(struct txn *t, const struct smtp_reply *r)
+{
+	struct span text = r->text;
+
+	if (r->enhanced.n && text.p == r->enhanced.p && text.n > r->enhanced.n)
+		text = span_drop(text, r->enhanced.n + (text.p[r->enhanced.n] == ' '));
+	t->by = "upstream";
+	t->reason = NULL;
+	t->code = r->code;
+	t->enhanced_n = copy_text(t->enhanced, sizeof(t->enhanced), r->enhanced);
 	t->text_n = copy_text(t->text, sizeof(t->text), text);
 }
 
-void txn_end(struct txn *t, const char *result, const char *stage, const char *reason)
+static void note_local(struct txn *t, const struct local_reply *r)
 {
-	t->result = result;
-	t->stage = stage;
+	t->by = "ringpost";
+	t->reason = r->word;
+	t->code = r->code;
+	t->enhanced_n = copy_text(t->enhanced, sizeof(t->enhanced), span_str(r->enhanced));
+	t->text_n = copy_text(t->text, sizeof(t->text), span_str(r->text));
+}
+
+void txn_reject(struct txn *t, const char *stage, const struct smtp_reply *r,
+	const struct local_reply *local, bool settled)
+{
+	if (!decide(t, TXN_REJECTED, stage, settled))
+		return;
+	if (r)
+		note_reply(t, r);
+	else
+		note_local(t, local);
+}
+
+void txn_accept(struct txn *t, const struct smtp_reply *r, bool client_gone)
+{
+	if (decide(t, client_gone ? TXN_CLIENT_GONE : TXN_ACCEPTED, "final", true))
+		note_reply(t, r);
+}
+
+void txn_abort(struct txn *t, const char *stage, const char *reason)
+{
+	if (t->outcome == TXN_REJECTED || !decide(t, TXN_ABORTED, stage, true))
+		return;
 	t->by = "ringpost";
 	t->reason = reason;
-	t->code = 0;
-	t->enhanced_n = t->text_n = 0;
+}
+
+void txn_in_doubt(struct txn *t, const char *reason)
+{
+	if (!decide(t, TXN_IN_DOUBT, "final", true))
+		return;
+	t->by = "ringpost";
+	t->reason = reason;
+}
+
+void txn_leave(struct session *s, const char *reason)
+{
+	struct txn *t = s->txn;
+
+	if (!t)
+		return;
+	s->txn = NULL;
+	/* With a final reply under way it is not over, it is only no longer being built. */
+	if (t->dot_us == 0)
+		txn_abort(t, t->stage, reason);
+	txn_unref(t);
 }
 
 bool txn_committed(const struct session *s, const struct slot *slot)
@@ -133,10 +186,25 @@ static void count(struct stat_table *st, const struct txn *t)
 	STAT_ADD(st, nul_octets, t->scan.nul);
 	STAT_ADD(st, recipients_accepted, t->rcpt_ok);
 	STAT_ADD(st, recipients_rejected, t->rcpt_failed + t->rcpt_local);
-	if (t->result[0] == 'r')
-		STAT_INC(st, messages_rejected);
-	else if (t->result[0] == 'a' && t->result[1] == 'b')
+	switch ((enum txn_outcome)t->outcome) {
+	case TXN_OPEN:
+	case TXN_ABORTED:
 		STAT_INC(st, messages_aborted);
+		break;
+	case TXN_ACCEPTED:
+		STAT_INC(st, messages_accepted);
+		break;
+	case TXN_CLIENT_GONE:
+		STAT_INC(st, messages_accepted);
+		STAT_INC(st, messages_client_gone);
+		break;
+	case TXN_REJECTED:
+		STAT_INC(st, messages_rejected);
+		break;
+	case TXN_IN_DOUBT:
+		STAT_INC(st, messages_in_doubt);
+		break;
+	}
 }
 
 static void record_envelope(struct log_rec *rec, const struct txn *t)
@@ -157,13 +225,19 @@ static void record_envelope(struct log_rec *rec, const struct txn *t)
 	log_u64(rec, "rcpts_refused", t->rcpt_failed + t->rcpt_local);
 }
 
+static const char *const outcome_words[] = {
+#define X(id, word) word,
+	TXN_OUTCOMES(X)
+#undef X
+};
+
 static void record_outcome(struct log_rec *rec, const struct txn *t)
 {
 	uint64_t now = ring_now_us(t->s->core->ring);
 
 	log_u64(rec, "bytes", t->bytes);
 	log_cstr(rec, "body", t->chunked ? "bdat" : t->body_begun ? "data" : "");
-	log_cstr(rec, "result", t->result);
+	log_cstr(rec, "result", outcome_words[t->outcome]);
 	log_cstr(rec, "stage", t->stage);
 	if (t->code) {
 		log_u64(rec, "code", t->code);
@@ -212,7 +286,7 @@ void txn_unref(struct txn *t)
 	count(c->stats, t);
 	/* What may have been delivered without anybody having been told is never hidden by a log
 	 * level. */
-	if (t->result[0] == 'i')
+	if (t->outcome == TXN_IN_DOUBT)
 		record(t, LOG_EV_IN_DOUBT);
 	record(t, LOG_EV_TRANSACTION);
 	stash_clear(&t->early, &c->stashes);

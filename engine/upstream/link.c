@@ -11,6 +11,7 @@
 #include "engine/smtp/line.h"
 
 #define BROKEN_LINGER_MS 2000
+#define NOT_READING_MS 1000
 
 static const struct stream_events link_stream_events;
 static void link_timer(struct timer *t);
@@ -165,11 +166,31 @@ static uint64_t *server_down(struct link *l)
 	return &l->core->states[l->up->index].down_until_ms[l->server - l->up->servers];
 }
 
+/* A failure that says something of the server, not of this machine. */
+static bool servers_fault(enum ring_res why)
+{
+	switch (why) {
+	case RING_MFILE:
+	case RING_NFILE:
+	case RING_NOBUFS:
+	case RING_NOMEM:
+	case RING_ADDRNOTAVAIL:
+	case RING_ADDRINUSE:
+	case RING_AFNOSUPPORT:
+	case RING_PERM:
+		return false;
+	default:
+		return true;
+	}
+}
+
 /* Told once per change of state, not once per session. */
 static void server_failed(struct link *l, enum ring_res why)
 {
 	l->why_connect = (uint8_t)why;
 	STAT_INC(l->core->stats, link_failures);
+	if (!servers_fault(why))
+		return;
 	if (*server_down(l) == 0)
 		log_server(l, "down", why);
 	*server_down(l) = now_ms(l->core) + l->up->retry_down_ms;
@@ -331,7 +352,8 @@ static bool take_reply(struct link *l, const struct smtp_reply *r)
 	return l->ev->on_reply(l->who, r);
 }
 
-/* All complete replies in `in`; returns the octets used. Stops when the link is gone, opaque or held. */
+/* All complete replies in `in`; returns the octets used. Stops when the link is gone, opaque or
+ * held. */
 static size_t take_replies(struct link *l, struct span in)
 {
 	size_t at = 0;
@@ -348,7 +370,7 @@ static size_t take_replies(struct link *l, struct span in)
 			lost(l, LINK_BAD_REPLY);
 			break;
 		}
-		l->unread = in.n - at - used;
+		l->unread = in.n - at - used + l->more;
 		l->held = !take_reply(l, &r);
 		if (l->held)
 			break;
@@ -379,8 +401,10 @@ static struct span add_to_kept(struct link *l, struct span data)
 		lost(l, LINK_NO_MEMORY);
 		return SPAN_NONE;
 	}
+	l->more = data.n - n;
 	if (!l->held)
 		take_kept(l);
+	l->more = 0;
 	return span_drop(data, n);
 }
 
@@ -398,11 +422,21 @@ static void link_bytes(struct stream *st, struct span data, int32_t buf)
 		keep_rest(l, span_drop(data, take_replies(l, data)));
 }
 
+static void input_ended(struct link *l, enum ring_res why)
+{
+	if (l->state == LINK_OPAQUE)
+		l->ev->on_opaque_end(l->who, why);
+	else
+		lost(l, why == RING_EOF ? LINK_EOF : LINK_RESET);
+}
+
 void link_resume(struct link *l)
 {
 	ASSERT(l->held);
 	l->held = false;
 	take_kept(l);
+	if (l->ev && !l->held && l->end_held)
+		input_ended(l, (enum ring_res)l->end_why);
 }
 
 bool link_go_opaque(struct link *l)
@@ -422,10 +456,11 @@ static void link_end(struct stream *st, enum ring_res why)
 
 	if (!l->ev)
 		return;
-	if (l->state == LINK_OPAQUE)
-		l->ev->on_opaque_end(l->who, why);
-	else
-		lost(l, why == RING_EOF ? LINK_EOF : LINK_RESET);
+	/* A complete reply that waits to be read counts, whatever came behind it. */
+	l->end_held = l->held;
+	l->end_why = (uint8_t)why;
+	if (!l->held)
+		input_ended(l, why);
 }
 
 static void link_broken(struct stream *st, enum ring_res why)
@@ -472,16 +507,17 @@ static void link_timer(struct timer *t)
 		timer_set(l->core->timers, t, l->deadline_ms);
 		return;
 	}
-	if (l->state == LINK_DIALLING) {
+	if (l->state == LINK_DIALLING)
 		dial_failed(l, RING_TIMEDOUT);
-	} else {
-		/* Octets that still leave are a sign of life: a long body behind a slow server. */
-		uint32_t again = stream_flushed(&l->st) ? 0 : l->up->timeouts.send;
-		if (again && l->st.bytes_out != l->sent_mark && !l->st.broken)
-			link_await(l, again);
-		else
-			lost(l, LINK_TIMEOUT);
-	}
+	else if (l->st.broken)
+		lost(l, LINK_RESET);
+	else if (!l->st.want_read)
+		set_deadline(l, now + NOT_READING_MS); /* the client is slow, not the server */
+	else if (!stream_flushed(&l->st) && l->st.bytes_out != l->sent_mark)
+		link_await(
+			l, l->up->timeouts.send); /* octets that still leave are a sign of life */
+	else
+		lost(l, LINK_TIMEOUT);
 }
 
 static const struct stream_events link_stream_events = {

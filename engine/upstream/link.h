@@ -31,7 +31,8 @@
 	X(LINK_UNREACHABLE, "upstream-unreachable")   \
 	X(LINK_NO_MEMORY, "upstream-memory")          \
 	X(LINK_REFUSED_GREETING, "upstream-greeting") \
-	X(LINK_DIFFERS, "upstream-differs")
+	X(LINK_DIFFERS, "upstream-differs")           \
+	X(LINK_DROPPED, "link-dropped")
 
 enum link_end {
 #define X(id, word) id,
@@ -44,9 +45,10 @@ const char *link_end_word(enum link_end e);
 struct link;
 
 struct link_events {
-	/* Complete; spans valid during the call. False: not now; it comes again with link_resume(). */
+	/* Complete; spans valid during the call. False: not now; it comes again with link_resume().
+	 */
 	bool (*on_reply)(void *who, const struct smtp_reply *r);
-	void (*on_ready)(void *who);			/* replay done, same as before */
+	void (*on_ready)(void *who); /* replay done, same as before */
 	/* Gone: no more events. `why` LINK_UNREACHABLE: l->server and l->why_connect say which and
 	 * what. */
 	void (*on_lost)(void *who, enum link_end why);
@@ -87,6 +89,7 @@ struct link {
 	struct timer timer;
 	uint64_t deadline_ms; /* of what is being waited for; 0 = nothing */
 	uint64_t sent_mark;   /* bytes_out when the deadline was set */
+	size_t more;	      /* octets received behind those that are being read */
 	size_t unread;	      /* octets behind the reply that is being handed on */
 	struct stash in;      /* an unfinished reply */
 	struct reply_scan rs;
@@ -98,7 +101,9 @@ struct link {
 	uint8_t state;	     /* enum link_state */
 	uint8_t why_connect; /* enum ring_res of the last failed connect */
 	bool replay;	     /* the link reads greeting and EHLO itself */
-	bool held; /* the oldest reply in `in` was not wanted yet */
+	bool held;	     /* the oldest reply in `in` was not wanted yet */
+	bool end_held;	     /* and behind it the input ended, with: */
+	uint8_t end_why;     /* enum ring_res */
 };
 
 /* What all links of one core share. */

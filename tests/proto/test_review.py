@@ -188,6 +188,42 @@ def data_answered_354_behind_a_refused_mail(t):
     serves(rp, up)
 
 
+@cases({"upstream-ends": b"", "lookalike": b"\n.\n"}, quick=True)
+def body_behind_a_refused_mail_breaks_off(t, case):
+    """The same, and then the body goes wrong: its end is found, and the session goes on."""
+    rp, up, c, u = pair(t)
+    c.send(MAIL + RCPT + b"DATA\r\n")
+    u.expect(MAIL + RCPT + b"DATA\r\n")
+    u.send(b"550 5.7.1 no\r\n503 5.5.1 no\r\n" + GO)
+    c.expect(b"550 5.7.1 no\r\n503 5.5.1 no\r\n")
+    got = c.reply()
+    u.ignore_rest = True
+    if got == GO:
+        c.send(b"half a body" + case)
+        u.close() if not case else u.gone()
+        c.settle()
+        time.sleep(0.1)
+        c.send(b"\r\nthe other half\r\n.\r\n")
+        c.reply(b"550 5.5.2" if case else b"451 4.4.2")
+    c.send(b"QUIT\r\n")
+    c.reply(b"221")
+    c.ended()
+    serves(rp, up)
+
+
+@test(quick=True)
+def refused_for_its_size_before_the_recipient_is_answered(t):
+    """MAIL RCPT BDAT in one group, the chunk too big: RCPT's 250 comes later and changes nothing."""
+    rp, up, c, u = pair(t, listener={"limits": {"message": "1k"}})
+    c.send(MAIL + RCPT + bdat(b"x" * 2000, last=True))
+    u.expect(MAIL + RCPT + b"RSET\r\n").send(OK_MAIL + OK_RCPT + b"250 flushed\r\n")
+    c.expect(OK_MAIL + OK_RCPT)
+    c.reply(b"552 5.3.4")
+    step(c, u, b"RSET\r\n", b"250 flushed\r\n")
+    rec = rp.record("transaction")
+    t.equal((rec["result"], rec.get("code")), ("rejected", 552), "the record")
+
+
 @test(quick=True)
 def aborted_behind_a_refused_recipient(t):
     """One recipient refused, one taken, the client gone in mid-body: the record says aborted, not rejected."""
