@@ -442,6 +442,24 @@ def memory_after_many_sessions(t):
     rp.sockets_back()
 
 
+@test(serial=True, timeout=60, modes=("release", "debug"))
+def no_heap_allocation_per_message(t):
+    """The workers' threads allocate at start and never again: 2,000 messages cost what 2 do."""
+    def allocated(n):
+        rp = t.ringpost(t.auto(), listener={"limits": OPEN})
+        crowd = Crowd(t, rp.address, 20, per_session=4)
+        crowd.start()
+        t.check(crowd.until(lambda: len(crowd.acked) >= n, 60 * t.slow), "%d of %d messages" % (len(crowd.acked), n))
+        crowd.finish(30 * t.slow)
+        stop = rp.stop_now()
+        t.check(stop["messages_accepted"] >= n, "messages")
+        return stop["heap_bytes"]
+    few, many = allocated(2), allocated(2000)
+    t.note("%d octets allocated with a few messages, %d with 2,000" % (few, many))
+    t.check(few > 0, "counted at all")
+    t.equal(many, few, "octets allocated by the workers")
+
+
 @test(serial=True, timeout=60)
 def idle_costs_no_time(t):
     srv = t.auto()
