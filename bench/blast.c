@@ -87,7 +87,7 @@ struct client {
 	uint16_t bad_code; /* the reply that refused the message */
 	uint8_t bad_stage, stage;
 	bool busy; /* has a message */
-	bool pipelining, chunking;
+	bool pipelining;
 	bool open; /* the server holds a transaction */
 	bool body; /* the body is on its way */
 	bool quit_sent, lost;

@@ -136,13 +136,12 @@ static void check_listener(struct loader *l, const struct conf_listener *ls)
 /* Would the second bind() fail, or take the first one's connections? IPV6_V6ONLY is set. */
 static bool overlap(const struct ring_addr *a, const struct ring_addr *b)
 {
-	/* Port 0: a free one each. */
+	/* Port 0: the kernel gives each one of its own. */
 	if (a->sa.sa_family != AF_UNIX && addr_port(a) == 0)
 		return false;
 	if (a->sa.sa_family != b->sa.sa_family || a->sa.sa_family == AF_UNIX)
 		return addr_equal(a, b);
-	/* Port 0: the kernel gives each one of its own. */
-	return addr_port(a) == addr_port(b) && addr_port(a) != 0 &&
+	return addr_port(a) == addr_port(b) &&
 	       (addr_is_wildcard(a) || addr_is_wildcard(b) || addr_equal(a, b));
 }
 

@@ -17,24 +17,24 @@
 #define LOG_RECORD_BYTES_MAX 4096
 
 /* Every kind of record. */
-#define LOG_EVENTS(X)                                                                              \
-	X(LOG_EV_START, "start", LOG_INFO)                                                         \
-	X(LOG_EV_STOP, "stop", LOG_INFO)                                                           \
-	X(LOG_EV_DRAIN, "drain", LOG_INFO)                                                         \
-	X(LOG_EV_SESSION, "session", LOG_INFO)                                                     \
-	X(LOG_EV_TRANSACTION, "transaction", LOG_INFO)                                             \
-	X(LOG_EV_IN_DOUBT, "in-doubt", LOG_WARN)                                                   \
-	X(LOG_EV_REFUSED, "refused", LOG_INFO)                                                     \
-	X(LOG_EV_UPSTREAM, "upstream", LOG_WARN)                                                   \
-	X(LOG_EV_PRESSURE, "pressure", LOG_WARN)                                                   \
-	X(LOG_EV_NOTE, "note", LOG_INFO)                                                           \
+#define LOG_EVENTS(X)                                  \
+	X(LOG_EV_START, "start", LOG_INFO)             \
+	X(LOG_EV_STOP, "stop", LOG_INFO)               \
+	X(LOG_EV_DRAIN, "drain", LOG_INFO)             \
+	X(LOG_EV_SESSION, "session", LOG_INFO)         \
+	X(LOG_EV_TRANSACTION, "transaction", LOG_INFO) \
+	X(LOG_EV_IN_DOUBT, "in-doubt", LOG_WARN)       \
+	X(LOG_EV_REFUSED, "refused", LOG_INFO)         \
+	X(LOG_EV_UPSTREAM, "upstream", LOG_WARN)       \
+	X(LOG_EV_PRESSURE, "pressure", LOG_WARN)       \
+	X(LOG_EV_NOTE, "note", LOG_INFO)               \
 	X(LOG_EV_ERROR, "error", LOG_ERROR)
 
 enum log_event {
 #define X(id, word, level) id,
 	LOG_EVENTS(X)
 #undef X
-	LOG_EV_COUNT
+		LOG_EV_COUNT
 };
 
 struct log_buf; /* one worker's */
@@ -62,29 +62,33 @@ bool log_begin(struct log_rec *r, struct log_buf *b, enum log_event ev, uint64_t
 void log_str(struct log_rec *r, const char *key, struct span value);
 void log_cstr(struct log_rec *r, const char *key, const char *value); /* NULL: field left out */
 void log_u64(struct log_rec *r, const char *key, uint64_t value);
-void log_ms(struct log_rec *r, const char *key, uint64_t us); /* microseconds shown as milliseconds, 3 decimals */
+void log_ms(struct log_rec *r, const char *key,
+	uint64_t us); /* microseconds shown as milliseconds, 3 decimals */
 void log_bool(struct log_rec *r, const char *key, bool value);
 void log_id(struct log_rec *r, const char *key, uint64_t id); /* 16 hex digits */
-void log_end(struct log_rec *r, struct stat_table *stats);    /* drops and counts when the buffer is full */
+void log_end(
+	struct log_rec *r, struct stat_table *stats); /* drops and counts when the buffer is full */
 
 /* Escaping alone (also what the fuzzers feed): JSON string with its quotes, or logfmt value, quoted
  * when it needs it; without reading past n, cut between characters at max.
- * Below 0x20, 0x7f, C1, invalid UTF-8, bidirectional and line separators become \u00xx-style escapes.
- * Returns octets written, at most max. */
+ * Below 0x20, 0x7f, C1, invalid UTF-8, bidirectional and line separators become \u00xx-style
+ * escapes. Returns octets written, at most max. */
 size_t log_escape_json(char *out, size_t max, struct span v);
 size_t log_escape_logfmt(char *out, size_t max, struct span v);
 
 /* Consumer side: the control thread. */
 struct log_sink;
-struct log_sink *log_sink_open(const struct conf_log *conf, FILE *err); /* NULL and a message when the file cannot be opened */
-/* Writes out everything that is complete in `b`; returns octets written. A failing write (disk full) is
- * counted and the records are lost, not retried for ever. */
+struct log_sink *log_sink_open(const struct conf_log *conf,
+	FILE *err); /* NULL and a message when the file cannot be opened */
+/* Writes out everything that is complete in `b`; returns octets written. A failing write (disk
+ * full) is counted and the records are lost, not retried for ever. */
 size_t log_sink_drain(struct log_sink *s, struct log_buf *b);
 uint64_t log_sink_lost(const struct log_sink *s); /* records lost to failed writes; any thread */
 bool log_sink_reopen(struct log_sink *s); /* USR1: same path again; false keeps the old one */
 void log_sink_close(struct log_sink *s);
-/* A wake-up for the consumer when a buffer is more than half full: eventfd the consumer polls, level
- * triggered, until log_sink_drain() of that buffer. What lies below half waits for the consumer's timer. */
+/* A wake-up for the consumer when a buffer is more than half full: eventfd the consumer polls,
+ * level triggered, until log_sink_drain() of that buffer. What lies below half waits for the
+ * consumer's timer. */
 int log_sink_fd(const struct log_sink *s);
 void log_buf_wake(struct log_buf *b, int fd);
 

@@ -14,9 +14,9 @@ struct stat_table {
 };
 
 /* Only the owning worker adds; a plain increment that other threads may watch. */
-#define STAT_ADD(t, name, n)                                                                       \
-	__atomic_store_n(&(t)->name, __atomic_load_n(&(t)->name, __ATOMIC_RELAXED) + (uint64_t)(n), \
-		__ATOMIC_RELAXED)
+#define STAT_ADD(t, name, n)         \
+	__atomic_store_n(&(t)->name, \
+		__atomic_load_n(&(t)->name, __ATOMIC_RELAXED) + (uint64_t)(n), __ATOMIC_RELAXED)
 #define STAT_INC(t, name) STAT_ADD(t, name, 1)
 #define STAT_DEC(t, name) STAT_ADD(t, name, -1)
 #define STAT_SET(t, name, v) __atomic_store_n(&(t)->name, (uint64_t)(v), __ATOMIC_RELAXED)

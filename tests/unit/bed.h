@@ -23,6 +23,29 @@
 
 #define BED_TURNS_MAX 60000 /* a stuck test ends here */
 
+/* What every ring of this process goes without: see BED_TEST. */
+static uint32_t bed_features_off;
+
+/* One body, three tests: with all that the kernel has, as before 6.17 (no byte cap of a receive),
+ * and as before 6.12 (plain receive buffers as well). */
+#define BED_TEST(suite, name)                                               \
+	static void suite##_##name(void);                                   \
+	Test(suite, name)                                                   \
+	{                                                                   \
+		suite##_##name();                                           \
+	}                                                                   \
+	Test(suite##_uncapped, name)                                        \
+	{                                                                   \
+		bed_features_off = RING_FEAT_RECV_CAP;                      \
+		suite##_##name();                                           \
+	}                                                                   \
+	Test(suite##_plain, name)                                           \
+	{                                                                   \
+		bed_features_off = RING_FEAT_RECV_CAP | RING_FEAT_PBUF_INC; \
+		suite##_##name();                                           \
+	}                                                                   \
+	static void suite##_##name(void)
+
 struct bed {
 	struct ring *r;
 	struct streams ss;
@@ -72,6 +95,7 @@ static inline struct ring_conf bed_conf(void)
 	c.ops_max = 8192;
 	c.buf_count = 8;
 	c.buf_bytes = 64u << 10;
+	c.features_off = bed_features_off;
 	return c;
 }
 

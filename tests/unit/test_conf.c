@@ -985,6 +985,42 @@ Test(conf, large_example_names_every_key)
 	free(text);
 }
 
+/* Is there a key of this name without a default, or with this one? */
+static bool as_by_default(const char *name, const char *value)
+{
+	bool known = false;
+
+	for (size_t i = 0; i < conf_key_count; i++) {
+		const struct key *k = &conf_keys[i];
+
+		if (strcmp(k->name, name) != 0 || k->def == NULL || k->def == conf_required)
+			continue;
+		known = true;
+		if (strcmp(k->def, value) == 0)
+			return true;
+	}
+	return !known;
+}
+
+/* ... with its default, unless a comment in parentheses says otherwise. */
+Test(conf, large_example_has_the_defaults)
+{
+	char *text = read_text(in_tree("docs/examples/full.yaml")), *rest = text, *line;
+
+	while ((line = strsep(&rest, "\n")) != NULL) {
+		char name[64], value[64];
+
+		if (strstr(line, "# (") == NULL &&
+			sscanf(line, " %63[a-z-]: %63[^#\n]", name, value) == 2) {
+			value[strcspn(value, " ")] = 0;
+			cr_expect(strchr(line, '{') != NULL || strcmp(name, "text") == 0 ||
+					  as_by_default(name, value),
+				"%s", line);
+		}
+	}
+	free(text);
+}
+
 /* ---- the table itself ---- */
 
 Test(conf, schema_rows_are_sound)

@@ -431,6 +431,39 @@ Test(hazards, u06_full_submission_queue)
 	ring_close(r);
 }
 
+/* The queue is full when a gathered send asks for its place: what the kernel reads at the next
+ * submission is still that send's own. */
+Test(hazards, u06_gathered_sends_stay_apart)
+{
+	enum { N = 64, LEN = 8 };
+	struct ring *r = open_with(sq_of_four);
+	static struct rec *k[N];
+	static struct ring_fd s[N];
+	static char out[N][LEN];
+	static int peer[N];
+
+	for (int i = 0; i < N; i++) {
+		struct iovec v[2] = {{out[i], LEN / 2}, {out[i] + LEN / 2, LEN / 2}};
+
+		k[i] = rec_new(r);
+		memset(out[i], '0' + i, LEN);
+		unix_pair(&s[i], &peer[i]);
+		ring_send(r, &k[i]->op, s[i], v, 2);
+	}
+	for (int i = 0; i < N; i++) {
+		char in[LEN] = {0};
+
+		TURN_UNTIL(r, k[i]->ends == 1);
+		cr_assert_eq(k[i]->last.n, LEN);
+		cr_assert_eq(recv(peer[i], in, LEN, MSG_DONTWAIT), LEN);
+		cr_assert_eq(memcmp(in, out[i], LEN), 0, "octets of another send for %d", i);
+		ring_close_fd(r, &s[i]);
+		close(peer[i]);
+		rec_free(k[i]);
+	}
+	ring_close(r);
+}
+
 /* ---- U7 ---- */
 
 static void eight_zc(struct ring_conf *c)
@@ -484,6 +517,35 @@ Test(hazards, u07_zero_copy_releases_once)
 	cr_assert_eq(ring_stats(r)->stale, 0, "nothing comes after the end");
 	ring_close_fd(r, &s);
 	ring_close(r); /* asserts that every buffer is back */
+}
+
+/* After its count a send is done with the descriptor: that may be closed under a peer that never
+ * reads, and a reset brings the buffer back though the peer stays. */
+Test(hazards, u07_a_counted_send_lets_the_descriptor_go)
+{
+	struct ring *r = open_with(eight_zc);
+	struct rec *k = rec_new(r);
+	struct ring_zcbuf b;
+	struct ring_fd s;
+	int peer, small = 4096;
+
+	if (!(ring_features(r) & RING_FEAT_SEND_ZC) || !ring_zc_get(r, &b))
+		cr_skip_test("no zero-copy send here");
+	tcp_pair(&s, &peer);
+	setsockopt(peer, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	memset(b.p, 'a', b.bytes);
+	ring_zc_send(r, &k->op, s, &b, 0, b.bytes);
+	TURN_UNTIL(r, k->dones == 1);
+	cr_assert_eq(k->last.n, b.bytes);
+	cr_assert(k->last.more, "the peer was not to take it all");
+	ring_linger_reset(r, s);
+	ring_close_fd(r, &s);
+	TURN_UNTIL(r, k->ends == 1);
+	cr_assert_eq(k->dones, 2);
+	ring_zc_put(r, &b);
+	close(peer);
+	rec_free(k);
+	ring_close(r);
 }
 
 /* Registered buffers need locked memory; sends from them are not charged again (only sends from
