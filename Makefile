@@ -1,5 +1,6 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 # ringpost: `make help` lists the targets. One non-recursive makefile; everything generated goes to build/.
-# Modes (each has its own tree): release (default), debug, asan, tsan, fuzz, coverage: make MODE=asan ...
+# Modes (each has its own tree): release (default), debug, asan, tsan, coverage: make MODE=asan ...
 
 MODE    ?= release
 B       := build/$(MODE)
@@ -13,7 +14,6 @@ MAKEFLAGS += --no-builtin-rules
 # ---- what a Debian machine needs ----
 BUILD_PACKAGES := gcc libc6-dev make liburing-dev libjemalloc-dev libyaml-dev python3
 TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev postfix swaks libnet-ssleay-perl openssl curl ca-certificates procps iproute2 strace
-ASAN_PACKAGES  := clang libclang-rt-14-dev
 
 # `make run` and `make test` call this first: no questions, silent when nothing is missing.
 define need
@@ -35,7 +35,8 @@ WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpo
 ifneq ($(CI)$(WERROR),)
 WARN     += -Werror
 endif
-HARDEN   := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection
+HARDEN   := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection \
+            $(if $(filter x86_64,$(shell uname -m)),-fcf-protection)
 LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,noexecstack
 CPPFLAGS += -I. -D_GNU_SOURCE -DRINGPOST_VERSION='"$(VERSION)"'
 CFLAGS_release  := -O2 -g $(HARDEN)
@@ -67,7 +68,7 @@ BINS       := $(B)/ringpost $(B)/ringpost-sink $(B)/ringpost-blast
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 UNIT_BIN   := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 
-.PHONY: all run test check unit bench asan tsan fuzz sim clean help install format need-build need-test
+.PHONY: all run test check unit bench asan tsan clean help format need-build need-test
 
 all: $(BINS)                             ## build ringpost, ringpost-sink and ringpost-blast into build/release
 

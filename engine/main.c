@@ -5,7 +5,9 @@
 #include "engine/core/control.h"
 #include "engine/core/doctor.h"
 
+#include <fcntl.h>
 #include <getopt.h>
+#include <unistd.h>
 
 #define DEFAULT_CONFIG "/etc/ringpost/ringpost.yaml"
 
@@ -62,6 +64,8 @@ static enum action action_named(const char *word)
 static struct arguments read_arguments(int argc, char **argv)
 {
 	struct arguments a = {.action = ACT_RUN, .file = DEFAULT_CONFIG};
+	static const struct option long_options[] = {
+		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
 	int opt;
 
 	if (argc > 1 && argv[1][0] != '-') {
@@ -69,7 +73,8 @@ static struct arguments read_arguments(int argc, char **argv)
 		argc--;
 		argv++;
 	}
-	while (a.action != ACT_BAD && (opt = getopt(argc, argv, "c:tTVh")) != -1) {
+	while (a.action != ACT_BAD &&
+		(opt = getopt_long(argc, argv, "c:tTVh", long_options, NULL)) != -1) {
 		switch (opt) {
 		case 'c':
 			a.file = optarg;
@@ -117,8 +122,25 @@ static int with_conf(const struct arguments *a)
 	return code;
 }
 
+/* Started with standard descriptors closed, the next open would take their numbers, and messages
+ * would go into a listener or the log. */
+static bool have_stdio(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
+}
+
 int main(int argc, char **argv)
 {
+	if (!have_stdio())
+		return EXIT_FAILED;
 	struct arguments a = read_arguments(argc, argv);
 
 	switch (a.action) {

@@ -90,6 +90,7 @@ void conf_finish(struct loader *l)
 	for (uint32_t i = 0; i < l->c->hook_count; i++) {
 		struct conf_rules *r = &l->hooks[i].rules;
 
+		r->reply.word = arena_printf(l->keep, "rule:%s", l->hooks[i].name);
 		if (r->reply.enhanced == NULL)
 			r->reply.enhanced =
 				arena_printf(l->keep, "%u.7.1", (unsigned)r->reply.code / 100);

@@ -38,7 +38,7 @@ struct control {
 	struct stat_table stats;
 	int signal_fd, wake_fd;
 	uint64_t kill_at_ms; /* 0: never */
-	bool draining, killing;
+	bool draining, killing, lost_told;
 };
 
 static uint64_t clock_ms(clockid_t id)
@@ -54,26 +54,28 @@ static bool begin(struct control *c, struct log_rec *rec, enum log_event ev)
 	return log_begin(rec, c->log, ev, clock_ms(CLOCK_REALTIME) * 1000);
 }
 
-static void note(struct control *c, const char *what)
+static void say(struct control *c, enum log_event ev, const char *what)
 {
 	struct log_rec rec;
 
-	if (begin(c, &rec, LOG_EV_NOTE)) {
+	if (begin(c, &rec, ev)) {
 		log_cstr(&rec, "note", what);
 		log_end(&rec, &c->stats);
 	}
 }
 
-/* ---- listeners ---- */
-
-static uint32_t bind_count(const struct conf *conf)
+static void note(struct control *c, const char *what)
 {
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < conf->listener_count; i++)
-		n += conf->listeners[i].bind_count;
-	return n;
+	say(c, LOG_EV_NOTE, what);
 }
+
+/* What an operator should do something about. */
+static void warn(struct control *c, const char *what)
+{
+	say(c, LOG_EV_WARNING, what);
+}
+
+/* ---- listeners ---- */
 
 static struct acceptor *acceptor_of(struct control *c, uint32_t worker, uint32_t i)
 {
@@ -136,7 +138,7 @@ static bool bind_all(struct control *c)
 {
 	uint32_t i = 0;
 
-	c->acceptor_count = bind_count(c->conf);
+	c->acceptor_count = limits_addresses(c->conf);
 	c->acceptors =
 		calloc((size_t)c->acceptor_count * c->conf->cpu_count, sizeof(*c->acceptors));
 	if (!c->acceptors)
@@ -217,7 +219,18 @@ static void record_stop(struct control *c)
 	for (uint32_t w = 0; w < c->conf->cpu_count; w++)
 		heap += c->workers[w].heap_bytes;
 	log_u64(&rec, "heap_bytes", heap);
+	log_u64(&rec, "log_lost", log_sink_lost(c->sink));
 	log_end(&rec, &c->stats);
+}
+
+/* Told where somebody may still see it: the log itself is what fails. */
+static void tell_lost(struct control *c)
+{
+	if (c->lost_told || log_sink_lost(c->sink) == 0)
+		return;
+	c->lost_told = true;
+	fprintf(stderr, "ringpost: log records are being lost: writing to %s fails (%s)\n",
+		c->conf->log.path ? c->conf->log.path : "standard error", strerror(errno));
 }
 
 static void drain_logs(struct control *c)
@@ -226,6 +239,7 @@ static void drain_logs(struct control *c)
 	for (uint32_t w = 0; w < c->conf->cpu_count; w++)
 		if (c->workers[w].log)
 			log_sink_drain(c->sink, c->workers[w].log);
+	tell_lost(c);
 }
 
 /* ---- workers ---- */
@@ -255,6 +269,7 @@ static bool start_workers(struct control *c)
 			.index = w,
 			.cpu = c->conf->pinned ? c->conf->cpus[w] : -1,
 			.wake_fd = c->wake_fd,
+			.log_fd = log_sink_fd(c->sink),
 			.acceptors = acceptor_of(c, w, 0),
 			.acceptor_count = c->acceptor_count};
 
@@ -316,6 +331,21 @@ static void start_drain(struct control *c, uint32_t grace_ms)
 	order_all(c, ORDER_DRAIN);
 }
 
+static void reopen_log(struct control *c)
+{
+	char text[128];
+
+	drain_logs(c);
+	if (log_sink_reopen(c->sink)) {
+		note(c, "log reopened");
+		return;
+	}
+	snprintf(text, sizeof(text),
+		"the log could not be reopened (%s): going on with the old one", strerror(errno));
+	warn(c, text);
+	fprintf(stderr, "ringpost: %s\n", text);
+}
+
 static void handle_signal(struct control *c, uint32_t sig)
 {
 	switch (sig) {
@@ -327,13 +357,13 @@ static void handle_signal(struct control *c, uint32_t sig)
 		start_drain(c, 0);
 		break;
 	case SIGUSR1:
-		drain_logs(c);
-		note(c, log_sink_reopen(c->sink)
-				? "log reopened"
-				: "log could not be reopened, going on with the old one");
+		reopen_log(c);
+		break;
+	case SIGUSR2:
+		warn(c, "USR2: this version cannot hand its listeners to a new one; ignored");
 		break;
 	case SIGHUP:
-		note(c, "HUP: this version reads its configuration at start only; restart to "
+		warn(c, "HUP: this version reads its configuration at start only; restart to "
 			"change it");
 		break;
 	default:
@@ -363,7 +393,8 @@ static void loop(struct control *c)
 {
 	while (in_state(c, WORKER_RUNNING) + in_state(c, WORKER_DRAINED) > 0) {
 		struct pollfd p[] = {{.fd = c->signal_fd, .events = POLLIN},
-			{.fd = c->wake_fd, .events = POLLIN}};
+			{.fd = c->wake_fd, .events = POLLIN},
+			{.fd = log_sink_fd(c->sink), .events = POLLIN}};
 		uint64_t n;
 
 		if (poll(p, ARRAY_LEN(p), poll_timeout_ms(c)) > 0) {
@@ -387,7 +418,7 @@ static void loop(struct control *c)
 
 static bool block_signals(struct control *c)
 {
-	static const int ours[] = {SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP};
+	static const int ours[] = {SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGHUP};
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -418,15 +449,17 @@ static void tell_start(struct control *c)
 	char text[256];
 
 	if (geteuid() == 0)
-		note(c, "running as root: `user:` names somebody with less to lose");
+		warn(c, "running as root: `user:` names somebody with less to lose");
 
+	else if (c->conf->user)
+		warn(c, "not started as root: `user:` does nothing");
 	if (!c->limits.sessions_cut)
 		return;
 	snprintf(text, sizeof(text),
 		"RLIMIT_NOFILE %llu leaves room for %u sessions, not the %u configured: raise it "
 		"(LimitNOFILE)",
 		(unsigned long long)c->limits.nofile, c->limits.sessions, c->conf->limits.sessions);
-	note(c, text);
+	warn(c, text);
 }
 
 static int serve(struct control *c)
@@ -458,9 +491,18 @@ static int prepare(struct control *c)
 	c->sink = log_sink_open(&c->conf->log, stderr);
 	if (!c->sink)
 		return EXIT_UNAVAILABLE;
-	if (!privileges_drop(c->conf->user, stderr))
+	if (!privileges_own(c->conf->user, c->conf->log.path, stderr) ||
+		!privileges_drop(c->conf->user, stderr))
 		return EXIT_DENIED;
-	limits_plan(c->conf, c->acceptor_count * c->conf->cpu_count, &c->limits);
+	limits_plan(c->conf, &c->limits);
+	if (c->limits.nofile < c->limits.nofile_needed) {
+		fprintf(stderr,
+			"ringpost: RLIMIT_NOFILE is %llu, and %llu are needed: raise it (ulimit "
+			"-n, LimitNOFILE)\n",
+			(unsigned long long)c->limits.nofile,
+			(unsigned long long)c->limits.nofile_needed);
+		return EXIT_DENIED;
+	}
 	return allocate(c) ? EXIT_RAN : EXIT_FAILED;
 }
 

@@ -6,6 +6,7 @@
 
 #include "engine/core/control.h"
 #include "engine/core/limits.h"
+#include "engine/core/privileges.h"
 #include "ring/feat.h"
 
 #include <sched.h>
@@ -25,11 +26,8 @@ static void print_features(uint32_t bits, FILE *out)
 		const struct feat_row *f = &feat_rows[i];
 		bool there = f->bit ? (bits & f->bit) != 0 : f->try_it();
 
-		fprintf(out, "  %-4s %-34s since %-6s %s%s\n", there ? "yes" : "no", f->name,
-			f->since, there ? "" : "without it: ",
-			there	     ? ""
-			: f->without ? f->without
-				     : "ringpost does not run");
+		fprintf(out, "  %-4s %-40s since %-6s else %s\n", there ? "yes" : "no", f->name,
+			f->since, f->without ? f->without : "ringpost does not run");
 	}
 }
 
@@ -49,17 +47,22 @@ static bool print_limits(const struct conf *c, FILE *out)
 	bool enough;
 
 	defaults.limits.sessions = 20000;
-	limits_plan(c ? c : &defaults, c ? c->listener_count : 1, &l);
-	enough = l.memlock_needed <= l.memlock_limit;
+	limits_plan(c ? c : &defaults, &l);
+	enough = l.memlock_needed <= l.memlock_limit && l.nofile_needed <= l.nofile;
 	fprintf(out, "limits\n");
 	print_limit(out, "RLIMIT_NOFILE", l.nofile, "descriptors");
+	if (l.nofile < l.nofile_needed)
+		fprintf(out,
+			"  %-16s %llu descriptors: TOO FEW: raise it (ulimit -n, LimitNOFILE)\n",
+			"needed", (unsigned long long)l.nofile_needed);
 	fprintf(out, "  %-16s %u of %u\n", "sessions", l.sessions,
 		(c ? c : &defaults)->limits.sessions);
 	print_limit(out, "RLIMIT_MEMLOCK", l.memlock_limit, "bytes");
 	fprintf(out, "  %-16s %llu bytes for %u workers: %s\n", "needed",
 		(unsigned long long)l.memlock_needed, (c ? c : &defaults)->cpu_count,
-		enough ? "enough"
-		       : "TOO LITTLE: raise it (ulimit -l, LimitMEMLOCK) or run fewer workers");
+		l.memlock_needed <= l.memlock_limit
+			? "enough"
+			: "TOO LITTLE: raise it (ulimit -l, LimitMEMLOCK) or run fewer workers");
 	return enough;
 }
 
@@ -69,6 +72,9 @@ int doctor(const struct conf *c, FILE *out)
 	struct ring_barrier why;
 	uint32_t bits = 0;
 
+	/* The limits that count are those of the account that will run. */
+	if (c && c->user && !privileges_drop(c->user, stderr))
+		return EXIT_DENIED;
 	uname(&un);
 	fprintf(out, "ringpost %s on %s %s\n", RINGPOST_VERSION, un.sysname, un.release);
 	if (!feat_probe(&bits, &why)) {

@@ -33,7 +33,16 @@ static bool any_mover(const struct conf *c, enum mover m)
 	return false;
 }
 
-void limits_plan(const struct conf *c, uint32_t listener_fds, struct process_limits *out)
+uint32_t limits_addresses(const struct conf *c)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < c->listener_count; i++)
+		n += c->listeners[i].bind_count;
+	return n;
+}
+
+void limits_plan(const struct conf *c, struct process_limits *out)
 {
 	uint64_t reserve;
 
@@ -46,8 +55,9 @@ void limits_plan(const struct conf *c, uint32_t listener_fds, struct process_lim
 		(unsigned)MIN_OF(PIPES_PER_WORKER, out->nofile / 64 / c->cpu_count);
 	out->ring.zc_count = any_mover(c, MOVER_ZERO_COPY) ? ZC_BUFFERS : 0;
 	out->ring.zc_bytes = ZC_BUFFER_BYTES;
-	reserve = FDS_OF_PROCESS + listener_fds +
+	reserve = FDS_OF_PROCESS + limits_addresses(c) * c->cpu_count +
 		  (uint64_t)c->cpu_count * (FDS_PER_WORKER + 2 * out->ring.pipe_count_max);
+	out->nofile_needed = reserve + 2;
 	out->sessions = c->limits.sessions;
 	uint64_t fit = out->nofile > reserve + 2 ? (out->nofile - reserve) / 2 : 1;
 	if (fit < out->sessions) {

@@ -10,15 +10,16 @@
 #include "engine/session/session.h"
 
 struct process_limits {
-	uint32_t sessions; /* effective, of the process */
-	bool sessions_cut; /* fewer than configured, for want of descriptors */
-	uint64_t nofile;
-	struct ring_conf ring; /* per worker */
+	uint32_t sessions;		/* effective, of the process */
+	bool sessions_cut;		/* fewer than configured, for want of descriptors */
+	uint64_t nofile, nofile_needed; /* to serve anybody at all */
+	struct ring_conf ring;		/* per worker */
 	struct sess_core_conf worker;
 	uint64_t memlock_needed, memlock_limit;
 };
 
 /* Raises RLIMIT_NOFILE to its hard limit first. */
-void limits_plan(const struct conf *c, uint32_t listener_fds, struct process_limits *out);
+void limits_plan(const struct conf *c, struct process_limits *out);
+uint32_t limits_addresses(const struct conf *c); /* bound by all listeners together */
 
 #endif

@@ -7,11 +7,13 @@
 #include "engine/core/privileges.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <linux/capability.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -52,6 +54,25 @@ static bool become(const struct passwd *pw, FILE *err)
 		return false;
 	}
 	return true;
+}
+
+bool privileges_own(const char *user, const char *path, FILE *err)
+{
+	const struct passwd *pw;
+	struct stat st;
+
+	if (!user || !path || geteuid() != 0)
+		return true;
+	/* A pipe or a device stays whose it is. */
+	if (lstat(path, &st) != 0 || !S_ISREG(st.st_mode))
+		return true;
+	pw = getpwnam(user);
+	/* Follows no link: what is given away must be the file that was opened. */
+	if (pw && fchownat(AT_FDCWD, path, pw->pw_uid, pw->pw_gid, AT_SYMLINK_NOFOLLOW) == 0)
+		return true;
+	fprintf(err, "ringpost: cannot give %s to %s: %s\n", path, user,
+		pw ? strerror(errno) : "no such user");
+	return false;
 }
 
 bool privileges_drop(const char *user, FILE *err)

@@ -8,6 +8,10 @@
 
 #include "ring/base.h"
 
+/* Gives the file to `user`, so that it can still be written, and rotated, by who we become. Only
+ * root can, and only where both are named. */
+bool privileges_own(const char *user, const char *path, FILE *err) MUST_USE;
+
 /* Becomes `user` (NULL: stay) with its groups, no way back, no core dumps, no ptrace, no new
  * privileges. False and a message: the process must not go on. */
 bool privileges_drop(const char *user, FILE *err) MUST_USE;

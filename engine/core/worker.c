@@ -252,7 +252,7 @@ static bool set_up(struct worker *w)
 			"lower limits.sessions or limits.memory, or allow overcommit");
 		return false;
 	}
-	log_buf_wake(w->log, w->wc.wake_fd);
+	log_buf_wake(w->log, w->wc.log_fd);
 	timer_init(&w->pressure_timer, tick);
 	return true;
 }

@@ -36,7 +36,8 @@ struct worker_conf {
 	struct sess_core_conf sessions;
 	unsigned index;
 	int cpu;		    /* -1: not pinned */
-	int wake_fd;		    /* written when the state changes or the log buffer fills */
+	int wake_fd;		    /* written when the state changes */
+	int log_fd;		    /* rung when the log buffer fills */
 	struct acceptor *acceptors; /* this worker's; owns */
 	uint32_t acceptor_count;
 };

@@ -28,7 +28,7 @@
 	X(LOG_EV_UPSTREAM, "upstream", LOG_WARN)       \
 	X(LOG_EV_PRESSURE, "pressure", LOG_WARN)       \
 	X(LOG_EV_NOTE, "note", LOG_INFO)               \
-	X(LOG_EV_ERROR, "error", LOG_ERROR)
+	X(LOG_EV_WARNING, "warning", LOG_WARN)
 
 enum log_event {
 #define X(id, word, level) id,

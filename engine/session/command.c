@@ -78,12 +78,24 @@ static void remember_hello(struct session *s, const struct command *c)
 	s->hello_n = (uint16_t)c->raw.n;
 }
 
+/* A server may read no further than the first word: neither may a rule. */
+static struct span first_word(struct span s)
+{
+	size_t n = 0;
+
+	while (n < s.n && s.p[n] != ' ' && s.p[n] != '\t')
+		n++;
+	return span_of(s.p, n);
+}
+
 static enum outcome on_hello(struct session *s, const struct command *c)
 {
 	const struct local_reply *no;
 
-	no = ask(s, (struct hook_event){.point = HOOK_EHLO, .helo = c->cmd.args});
+	no = ask(s, (struct hook_event){.point = HOOK_EHLO, .helo = first_word(c->cmd.args)});
 	if (no) {
+		if (!s->hello_ok)
+			remember_hello(s, c); /* for the record */
 		queue_local(s, no);
 		return DONE;
 	}
@@ -255,6 +267,7 @@ static enum outcome on_rcpt(struct session *s, const struct command *c)
 	}
 	refused = ask(s, (struct hook_event){.point = HOOK_RCPT, .path = &path});
 	if (refused) {
+		txn_rcpt_refused(t, &path);
 		t->rcpt_local++;
 		if (t->rcpt_ok == 0)
 			txn_reject(t, "rcpt", NULL, refused, false);

@@ -109,6 +109,7 @@ static void record_end(struct session *s)
 	if (s->up.ev && s->up.left == MOVE_OPAQUE)
 		log_bool(&rec, "tls_opaque", true);
 	log_cstr(&rec, "reason", sess_ends[s->end].word);
+	log_cstr(&rec, "cause", s->cause);
 	log_ms(&rec, "ms", ring_now_us(s->core->ring) - s->began_us);
 	log_end(&rec, s->core->stats);
 }
@@ -338,6 +339,8 @@ static void tell_unreachable(struct session *s)
 	STAT_INC(s->core->stats, upstream_unreachable);
 	snprintf(detail, sizeof(detail), "%s %s: %s", l->up->name, l->server->text,
 		ring_res_word((enum ring_res)l->why_connect));
+	s->server = l->server;
+	s->cause = ring_res_word((enum ring_res)l->why_connect);
 	s->link = NULL;
 	sess_say(s, &sess_replies[REPLY_UNREACHABLE], detail);
 	sess_end(s, END_UNREACHABLE);

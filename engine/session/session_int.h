@@ -135,8 +135,9 @@ struct txn {
 	const struct conf_server *server;
 	uint8_t from_n, to_n, text_n, enhanced_n;
 	uint16_t asked_n;
-	/* The record names the first recipient that was taken: until there is one, those asked
-	 * about wait here as length and octets, oldest first. What does not fit is not named. */
+	/* The record names the first recipient that was taken (else the first refused): until there
+	 * is one, those asked about wait here as length and octets, oldest first. What does not fit
+	 * is not named. */
 	uint8_t asked[512];
 	uint8_t from[255], to[255], text[TXN_TEXT_MAX], enhanced[12];
 };
@@ -173,6 +174,7 @@ struct session {
 	struct ehlo_caps caps; /* as told to the client; what a replacement link must offer */
 	const struct conf_server *server; /* last used */
 
+	const char *cause;     /* why no server could be reached; static */
 	const char *lost_word; /* why the last link that was lost or dropped went; static */
 	uint32_t commands, messages, errors, errors_total, junk;
 	uint8_t phase;	       /* enum sess_phase */
@@ -293,6 +295,7 @@ void txn_unref(struct txn *t); /* the last one writes the record */
 /* The session no longer builds it. Undecided: aborted, for `reason`. Does nothing without one. */
 void txn_leave(struct session *s, const char *reason);
 void txn_rcpt_asked(struct txn *t, const struct smtp_path *to);
+void txn_rcpt_refused(struct txn *t, const struct smtp_path *to); /* by us: never asked */
 void txn_rcpt_answered(
 	struct txn *t, const struct smtp_reply *r); /* in the order they were asked */
 /* Outcomes. One that stands (settled) is never changed. Either `r` or `local` says why. */

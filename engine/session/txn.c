@@ -54,7 +54,14 @@ void txn_rcpt_asked(struct txn *t, const struct smtp_path *to)
 	t->asked_n = (uint16_t)(t->asked_n + 1 + n);
 }
 
-/* The oldest name that waits: `to` if it was taken, forgotten if not. */
+/* A recipient that was refused is named as long as none was taken. */
+void txn_rcpt_refused(struct txn *t, const struct smtp_path *to)
+{
+	if (t->to_n == 0)
+		t->to_n = copy_text(t->to, sizeof(t->to), to->mailbox);
+}
+
+/* The oldest name that waits becomes `to` if it was taken, or if there is no other. */
 static void name_answered(struct txn *t, bool taken)
 {
 	size_t n;
@@ -62,7 +69,7 @@ static void name_answered(struct txn *t, bool taken)
 	if (t->rcpt_ok > 0 || t->asked_n == 0)
 		return;
 	n = t->asked[0];
-	if (taken)
+	if (taken || t->to_n == 0)
 		t->to_n = copy_text(t->to, sizeof(t->to), span_of(t->asked + 1, n));
 	t->asked_n = (uint16_t)(t->asked_n - 1 - n);
 	memmove(t->asked, t->asked + 1 + n, t->asked_n);

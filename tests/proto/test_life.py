@@ -53,6 +53,25 @@ def doctor_answers(t):
 
 
 @test(quick=True)
+def doctor_and_run_want_descriptors(t):
+    limited = ["prlimit", "--nofile=20:20", os.path.join(t.build, "ringpost")]
+    path = write(t, GOOD)
+    for words in (["doctor"], ["run", "-c", path]):
+        p = subprocess.run(limited + words, capture_output=True, text=True, timeout=t.wait * 2)
+        t.equal(p.returncode, 77, "%s: %s%s" % (words[0], p.stdout, p.stderr))
+        t.check("RLIMIT_NOFILE" in p.stdout + p.stderr, p.stdout + p.stderr)
+
+
+@test(quick=True)
+def signals_that_do_nothing_yet_end_nothing(t):
+    rp, up, c, u = pair(t)
+    for sig in (signal.SIGUSR2, signal.SIGHUP):
+        rp.signal(sig)
+        t.until(lambda: any(signal.Signals(sig).name[3:] in w["note"] for w in rp.records("warning")), "a warning for " + signal.Signals(sig).name)
+    message(c, u)
+
+
+@test(quick=True)
 def address_in_use(t):
     """SO_REUSEPORT would let a second process join the first one's listener and take half of its clients."""
     up = t.upstream()

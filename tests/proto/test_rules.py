@@ -73,7 +73,8 @@ def ehlo_names(t):
     c = rp.client()
     u = up.accept()
     greet(c, u)
-    for line in (b"EHLO bad.test\r\n", b"HELO BAD.test\r\n", b"ehlo a.dyn.test\r\n", b"EHLO b.a.dyn.test\r\n"):
+    for line in (b"EHLO bad.test\r\n", b"HELO BAD.test\r\n", b"ehlo a.dyn.test\r\n", b"EHLO b.a.dyn.test\r\n",
+                 b"EHLO bad.test and.more\r\n", b"EHLO\tbad.test\r\n"):
         c.send(line)
         c.reply(b"550 5.7.1")
     hello(c, u)
@@ -245,3 +246,15 @@ def two_octet_pieces_do_not_help(t):
     c.send(EHLO)
     u.expect(EHLO).send(ehlo_reply())
     c.reply(b"250")
+
+
+@test(quick=True)
+def the_record_names_who_was_refused_and_by_which_rule(t):
+    rp, up, c, u = pair(t, **rules(t, reject_recipients=["@blocked.test"]))
+    step(c, u, MAIL, OK_MAIL)
+    c.send(b"RCPT TO:<first@blocked.test>\r\nRCPT TO:<second@blocked.test>\r\nRSET\r\n")
+    c.replies(b"550 5.7.1", b"550 5.7.1")
+    u.expect(b"RSET\r\n").send(b"250 ok\r\n")
+    c.expect(b"250 ok\r\n")
+    rec = rp.record("transaction")
+    t.equal((rec["result"], rec["to"], rec["reason"], rec["rcpts_refused"]), ("rejected", "first@blocked.test", "rule:r", 2), "the record")
