@@ -59,7 +59,8 @@ static inline bool span_eq(struct span a, struct span b)
 }
 
 /* A programming error of ours: say where and stop. On in every build. */
-#define ASSERT(x) (__builtin_expect(!!(x), 1) ? (void)0 : base_assert_failed(#x, __FILE__, __LINE__))
+#define ASSERT(x) \
+	(__builtin_expect(!!(x), 1) ? (void)0 : base_assert_failed(#x, __FILE__, __LINE__))
 
 __attribute__((noreturn, cold)) static inline void base_assert_failed(
 	const char *what, const char *file, int line)
@@ -69,7 +70,7 @@ __attribute__((noreturn, cold)) static inline void base_assert_failed(
 }
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define MUST_USE __attribute__((warn_unused_result))

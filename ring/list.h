@@ -74,8 +74,8 @@ static inline void list_splice_back(struct list *to, struct list *from)
 }
 
 #define LIST_FOR(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
-#define LIST_FOR_SAFE(it, head)                                                                    \
-	for (struct list *it = (head)->next, *it##_next = it->next; it != (head);                  \
+#define LIST_FOR_SAFE(it, head)                                                   \
+	for (struct list *it = (head)->next, *it##_next = it->next; it != (head); \
 		it = it##_next, it##_next = it->next)
 
 #endif

@@ -286,7 +286,8 @@ enum ring_res listen_open(
 		fd_close_raw(fd);
 		return res;
 	}
-	/* As with a port: who may connect is decided by clients: and by the directory, not by the umask. */
+	/* As with a port: who may connect is decided by clients: and by the directory, not by the
+	 * umask. */
 	if (family == AF_UNIX && un(a)->sun_path[0] != 0)
 		(void)chmod(un(a)->sun_path, 0666);
 	out->v = fd;

@@ -20,9 +20,10 @@ uint16_t addr_port(const struct ring_addr *a);	  /* 0 for Unix */
 bool addr_is_wildcard(const struct ring_addr *a);
 
 /* SO_REUSEPORT where `reuseport` (one per worker), SO_REUSEADDR, TCP_NODELAY (inherited by what it
- * accepts), IPV6_V6ONLY, non-blocking, close-on-exec. A stale Unix socket file is replaced. On failure
- * errno-free: the reason. */
-enum ring_res listen_open(const struct ring_addr *a, int backlog, bool reuseport, struct ring_fd *out);
+ * accepts), IPV6_V6ONLY, non-blocking, close-on-exec. A stale Unix socket file is replaced. On
+ * failure errno-free: the reason. */
+enum ring_res listen_open(
+	const struct ring_addr *a, int backlog, bool reuseport, struct ring_fd *out);
 void listen_close(struct ring_fd *fd);
 /* The address it is bound to (port 0 was a question). */
 void listen_addr(struct ring_fd fd, struct ring_addr *out);

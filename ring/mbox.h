@@ -22,7 +22,8 @@ struct mbox *mbox_open(struct ring *r, uint32_t capacity,
 	void (*receive)(void *arg, const struct mbox_msg *m), void *arg);
 bool mbox_post(struct mbox *b, struct mbox_msg m); /* any thread; false = full */
 uint64_t mbox_refused(const struct mbox *b);	   /* any thread */
-/* Ring's thread, not from receive(); no poster may be left. What is still inside is received first. */
+/* Ring's thread, not from receive(); no poster may be left. What is still inside is received first.
+ */
 void mbox_close(struct ring *r, struct mbox *b);
 
 #endif

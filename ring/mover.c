@@ -69,18 +69,21 @@ static void defer(struct move *m)
 
 /* ---- registered buffers ---- */
 
-/* A registered buffer and the send that reads it. Owned by the core, not by the move: the kernel
- * may need it for as long as the peer does not read (U7), and nobody should have to wait for that.
- * The target is pinned meanwhile. */
+/* A registered buffer and the send that reads it. Owned by the core, neither by the move nor by the
+ * target: the kernel may need it for as long as the peer does not read (U7), and nobody should have
+ * to wait for that. Until its count is seen the move is there and holds the target; from then on
+ * the target knows it as lent, for as long as there is a target. */
 struct zc_hold {
 	struct ring_op op;
 	struct ring_zcbuf buf;
-	struct move *m;	   /* NULL: given up by its move */
-	struct stream *to; /* pinned */
-	struct list node;  /* in m->zc_gone */
-	uint32_t at, len;  /* octets sent, octets received into it */
-	bool counted;	   /* the send's count was seen */
-	uint8_t res;	   /* and its result */
+	struct streams *ss; /* borrowed */
+	struct move *m;	    /* NULL: given up by its move */
+	struct stream *to;  /* valid while `lent` is linked */
+	struct list lent;   /* in to->lent */
+	struct list node;   /* in m->zc_gone */
+	uint32_t at, len;   /* octets sent, octets received into it */
+	bool counted;	    /* the send's count was seen */
+	uint8_t res;	    /* and its result */
 };
 
 _Static_assert(sizeof(struct zc_hold) <= STREAMS_ZC_HOLD_BYTES, "sized in stream.h");
@@ -103,26 +106,25 @@ static struct zc_hold *hold_new(struct move *m)
 		return NULL;
 	}
 	h->op.done = zc_sent;
+	h->ss = ss;
 	h->m = m;
 	h->to = m->to;
+	list_init(&h->lent);
 	list_init(&h->node);
-	stream_pin(h->to);
 	m->zc_out++;
 	return h;
 }
 
 static void hold_free(struct zc_hold *h)
 {
-	struct stream *to = h->to;
-	struct streams *ss = to->core;
+	struct streams *ss = h->ss;
 
-	ASSERT(!ring_op_armed(&h->op));
+	ASSERT(!ring_op_armed(&h->op) && !list_linked(&h->lent));
 	list_remove(&h->node);
 	if (h->m != NULL)
 		h->m->zc_out--;
 	ring_zc_put(ss->ring, &h->buf);
 	slab_put(&ss->zc_holds, h);
-	stream_unpin(to);
 }
 
 /* The move goes; what the kernel still reads comes back by itself. */
@@ -135,12 +137,9 @@ static void holds_give_up(struct move *m)
 	else if (m->zc != NULL)
 		hold_free(m->zc);
 	m->zc = NULL;
-	while ((n = list_pop_front(&m->zc_gone)) != NULL) {
+	while ((n = list_pop_front(&m->zc_gone)) != NULL)
 		CONTAINER_OF(n, struct zc_hold, node)->m = NULL;
-		/* A target that was given up must not keep the buffer for its peer's sake. */
-		if (m->why != RING_OK)
-			ring_linger_reset(ring_of(m), m->to->fd);
-	}
+	m->zc_out = 0;
 }
 
 /* Octets taken from the source that will never reach the target. */
@@ -461,7 +460,7 @@ static void zc_refused(struct move *m)
 static bool zc_unavailable(enum ring_res res)
 {
 	return res == RING_NOMEM || res == RING_NOBUFS || res == RING_INVAL || res == RING_NOSYS ||
-	       res == RING_IO;
+	       res == RING_OPNOTSUPP;
 }
 
 /* The current send is over and its buffer back: the next step for what it said. */
@@ -485,12 +484,14 @@ static void zc_counted(struct zc_hold *h, const struct ring_done *d)
 {
 	struct move *m = h->m;
 
-	ASSERT(d->n <= h->len - h->at);
+	ASSERT(m != NULL && d->n <= h->len - h->at);
 	h->counted = true;
 	h->res = d->res == RING_OK && d->n == 0 ? RING_IO : d->res;
 	h->at += d->n;
-	h->to->bytes_out += d->n;
-	if (!d->more || m == NULL || ending(m))
+	m->to->bytes_out += d->n;
+	if (d->more)
+		stream_lend(m->to, &h->lent);
+	if (!d->more || ending(m))
 		return;
 	if (h->res == RING_OK && h->at == h->len) {
 		/* All of it is on its way: go on with another buffer. */
@@ -509,6 +510,8 @@ static void zc_sent(struct ring_op *op, const struct ring_done *d)
 		zc_counted(h, d);
 	if (d->more)
 		return; /* the buffer is the kernel's until the second completion (U7) */
+	if (list_linked(&h->lent))
+		stream_unlend(h->to, &h->lent);
 	if (m != NULL && m->zc == h) {
 		zc_back(m);
 		return;

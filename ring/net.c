@@ -107,8 +107,8 @@ void ring_recv(struct ring *r, struct ring_op *op, struct ring_fd fd, uint32_t c
 	s->ioprio = IORING_RECV_MULTISHOT;
 	s->flags = IOSQE_BUFFER_SELECT;
 	s->buf_group = RING_BUF_GROUP;
-	/* The kernel counts whole pieces: it ends the receive with the piece that reaches optlen, and
-	 * sqe->len bounds one piece. */
+	/* The kernel counts whole pieces: it ends the receive with the piece that reaches optlen,
+	 * and sqe->len bounds one piece. */
 	if (cap && (r->features & RING_FEAT_RECV_CAP)) {
 		URING_SQE_OPTLEN(s) = cap;
 		s->len = RING_RECV_PIECE_BYTES;
@@ -154,6 +154,7 @@ void ring_send(struct ring *r, struct ring_op *op, struct ring_fd fd, const stru
 
 	ASSERT(iov_count > 0 && iov_count <= RING_IOV_MAX);
 	ASSERT(iov->iov_len <= INT32_MAX);
+	ring_room(r);
 	if (iov_count > 1)
 		m = vec_for_kernel(r, iov, iov_count);
 	s = ring_arm(r, op, KIND_SEND, m ? IORING_OP_SENDMSG : IORING_OP_SEND, fd.v, NULL);

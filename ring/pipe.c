@@ -145,6 +145,7 @@ static void arm_splice(struct ring *r, struct ring_op *op, enum op_kind kind, in
 {
 	struct io_uring_sqe *s = ring_arm(r, op, kind, IORING_OP_SPLICE, sock, p);
 
+	STAT(r, splices, 1);
 	s->fd = to;
 	s->splice_fd_in = from;
 	s->off = s->splice_off_in = UINT64_MAX; /* neither end has a position */

@@ -204,12 +204,17 @@ void ring_push(struct ring *r)
 	}
 }
 
+void ring_room(struct ring *r)
+{
+	if (UNLIKELY(sq_waiting(r) == *r->u.sq.kring_entries))
+		ring_push(r);
+}
+
 struct io_uring_sqe *ring_sqe(struct ring *r)
 {
 	struct io_uring_sqe *s;
 
-	if (UNLIKELY(sq_waiting(r) == *r->u.sq.kring_entries))
-		ring_push(r);
+	ring_room(r);
 	s = &r->u.sq.sqes[r->sq_tail++ & *r->u.sq.kring_mask];
 	memset(s, 0, sizeof(*s));
 	return s;
@@ -238,12 +243,18 @@ static uint32_t slot_take(struct ring *r)
 	return i;
 }
 
+void ring_leave_fd(struct ring *r, struct op_slot *s)
+{
+	if ((uint32_t)s->fd < r->fd_ops_count)
+		r->fd_ops[s->fd]--;
+	s->fd = -1;
+}
+
 static void slot_give(struct ring *r, uint32_t i)
 {
 	struct op_slot *s = &r->slot[i];
 
-	if ((uint32_t)s->fd < r->fd_ops_count)
-		r->fd_ops[s->fd]--;
+	ring_leave_fd(r, s);
 	s->op->slot = 0;
 	s->op = NULL;
 	s->gen = (s->gen + 1) & SLOT_MASK;

@@ -96,7 +96,7 @@ enum ring_feat {
 	X(accepts, "connections accepted")                                      \
 	X(connects, "connections opened")                                       \
 	X(closes, "descriptors closed")                                         \
-	X(splices, "splice(2) calls")                                           \
+	X(splices, "splices, by splice(2) or by the ring")                      \
 	X(zc_sends, "zero-copy sends")                                          \
 	X(zc_fallbacks, "zero-copy sends that the kernel refused for memory")
 
@@ -168,10 +168,11 @@ enum ring_res ring_socket(struct ring *r, const struct ring_addr *peer, const st
 void ring_connect(
 	struct ring *r, struct ring_op *op, struct ring_fd fd, const struct ring_addr *peer);
 
-/* Multishot receive into the ring's buffers. With a `cap` (0 = none; ignored without RING_FEAT_RECV_CAP) it ends by
- * itself, with more == false, behind the piece that reaches so many octets; a piece then has at most
- * RING_RECV_PIECE_BYTES, else as much as a buffer has room. The end of input is RING_EOF.
- * RING_NOBUFS: re-arm only when ring_bufs_free() says so, never at once (U4). */
+/* Multishot receive into the ring's buffers. With a `cap` (0 = none; ignored without
+ * RING_FEAT_RECV_CAP) it ends by itself, with more == false, behind the piece that reaches so many
+ * octets; a piece then has at most RING_RECV_PIECE_BYTES, else as much as a buffer has room. The
+ * end of input is RING_EOF. RING_NOBUFS: re-arm only when ring_bufs_free() says so, never at once
+ * (U4). */
 void ring_recv(struct ring *r, struct ring_op *op, struct ring_fd fd, uint32_t cap);
 
 /* One send per socket may be in flight (U8); the kernel sends all or fails (MSG_WAITALL), a short
@@ -237,7 +238,9 @@ void ring_zc_put(struct ring *r, const struct ring_zcbuf *b);
 void ring_zc_recv(struct ring *r, struct ring_op *op, struct ring_fd fd, const struct ring_zcbuf *b,
 	uint32_t n);
 /* done() comes first with the count and more == true, then with more == false when the kernel has
- * let go of the buffer (U7); with more == false at once when it never took it. */
+ * let go of the buffer (U7); with more == false at once when it never took it. Between the two the
+ * descriptor is not in use and may be closed: after ring_linger_reset() the second comes soon,
+ * otherwise when the peer has taken the octets. */
 void ring_zc_send(struct ring *r, struct ring_op *op, struct ring_fd fd, const struct ring_zcbuf *b,
 	uint32_t off, uint32_t n);
 

@@ -126,6 +126,9 @@ struct ring {
 
 void ring_queue_exit(struct io_uring *u);
 
+/* Room for one SQE: what has to stay in place until the next SQE is submitted is laid out behind
+ * this call, because making room submits, and a submission ends the use of the arena. */
+void ring_room(struct ring *r);
 /* A zeroed SQE; submits what is waiting when the queue is full (U6). */
 struct io_uring_sqe *ring_sqe(struct ring *r);
 /* Submits everything that waits, without waiting for completions. */
@@ -134,6 +137,8 @@ void ring_push(struct ring *r);
  * submit comes between this call and the last write to the SQE. */
 struct io_uring_sqe *ring_arm(
 	struct ring *r, struct ring_op *op, enum op_kind kind, uint8_t opcode, int fd, void *with);
+/* The operation no longer needs its descriptor, though it has not ended: it may be closed. */
+void ring_leave_fd(struct ring *r, struct op_slot *s);
 uint64_t ring_user_data(const struct ring *r, uint32_t slot);
 
 /* ---- res.c ---- */

@@ -34,8 +34,10 @@ static inline struct span stash_span(const struct stash *s)
 
 /* False, and nothing changed, when it would pass STASH_LARGE_BYTES or no cell is left. */
 bool stash_add(struct stash *s, struct stash_pools *p, struct span more) MUST_USE;
-void stash_drop(struct stash *s, struct stash_pools *p, size_t n); /* from the front; gives the cell back at zero */
-void stash_wipe(struct stash *s, struct stash_pools *p);	   /* zeroes what it held (secrets), then gives it back */
+void stash_drop(struct stash *s, struct stash_pools *p,
+	size_t n); /* from the front; gives the cell back at zero */
+void stash_wipe(struct stash *s,
+	struct stash_pools *p); /* zeroes what it held (secrets), then gives it back */
 static inline void stash_clear(struct stash *s, struct stash_pools *p)
 {
 	stash_drop(s, p, s->len);

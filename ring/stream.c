@@ -66,6 +66,8 @@ void streams_fini(struct streams *ss)
 {
 	ASSERT(list_empty(&ss->parked) && list_empty(&ss->dirty));
 	ASSERT(list_empty(&ss->ending) && list_empty(&ss->later));
+	while (ss->zc_holds.used > 0)
+		ring_turn(ss->ring, UINT64_MAX);
 	slab_fini(&ss->segs);
 	slab_fini(&ss->cells);
 	slab_fini(&ss->zc_holds);
@@ -77,10 +79,11 @@ void streams_defer(struct streams *ss, struct deferred *d)
 		list_push_back(&ss->later, &d->node);
 }
 
-/* Half of the buffers can be filled: leases are no danger to the others. */
+/* Half of the buffers can be filled, the one not counted that is being filled now (it is pinned by
+ * the lease in question): leases are no danger to the others. */
 static bool pool_healthy(const struct streams *ss)
 {
-	return ring_bufs_free(ss->ring) * 2 >= ring_bufs_total(ss->ring);
+	return ring_bufs_free(ss->ring) * 2 >= ring_bufs_total(ss->ring) + 2;
 }
 
 /* ---- segs ---- */
@@ -183,8 +186,8 @@ static void drop_staged(struct stream *s)
 	ASSERT(covered == 0);
 }
 
-/* The pool is short and this socket slow: copies what is leased, as far as there is room. */
-static void unlease(struct stream *s)
+/* The pool is short and this socket slow: copies what is leased. False: there is no room for it. */
+static bool unlease(struct stream *s)
 {
 	LIST_FOR_SAFE(it, &s->out)
 	{
@@ -194,7 +197,7 @@ static void unlease(struct stream *s)
 			struct seg *c = seg_for_copy(s->core, g->n > SEG_INLINE_BYTES);
 
 			if (c == NULL)
-				return;
+				return false;
 			size_t n = seg_append(c, span_of(g->p, g->n));
 			list_push_back(&g->node, &c->node); /* before g */
 			g->p += n;
@@ -203,6 +206,7 @@ static void unlease(struct stream *s)
 		if (g->n == 0)
 			seg_free(s->core, g);
 	}
+	return true;
 }
 
 /* ---- sending ---- */
@@ -295,9 +299,11 @@ static void push(struct stream *s)
 			return;
 		}
 		s->blocked = true;
-		if (!pool_healthy(s->core))
-			unlease(s);
-		give_to_ring(s);
+		/* Else it could keep the last buffers from everybody for as long as it likes. */
+		if (!pool_healthy(s->core) && !unlease(s))
+			fail_send(s, RING_NOMEM);
+		else
+			give_to_ring(s);
 		return;
 	}
 }
@@ -324,10 +330,16 @@ static bool speaks(const struct stream *s)
 	return !s->closing && !s->finishing;
 }
 
+/* Nothing is left to wait for before the descriptor may be closed in good order. */
+static bool all_out(const struct stream *s)
+{
+	return s->broken || (s->out_bytes == 0 && list_empty(&s->lent));
+}
+
 /* After octets left, from a completion or streams_flush() only. */
 static void after_out(struct stream *s, bool drained)
 {
-	if (s->finishing && !s->closing && (s->out_bytes == 0 || s->broken))
+	if (s->finishing && !s->closing && all_out(s))
 		stream_close(s);
 	else if (drained && speaks(s) && !s->broken)
 		s->ev->on_drained(s);
@@ -488,7 +500,6 @@ static void arm_recv(struct stream *s)
 	if (ring_op_armed(&s->recv_op) || ring_op_armed(&s->dial_op) ||
 		list_linked(&s->parked_node))
 		return;
-	s->capped = (ring_features(s->core->ring) & RING_FEAT_RECV_CAP) != 0;
 	ring_recv(s->core->ring, &s->recv_op, s->fd, STREAM_RECV_CAP_BYTES);
 }
 
@@ -633,6 +644,7 @@ static void stream_init(struct stream *s, struct streams *ss, const struct strea
 	list_init(&s->parked_node);
 	list_init(&s->dirty_node);
 	list_init(&s->ending_node);
+	list_init(&s->lent);
 }
 
 void stream_adopt(
@@ -673,6 +685,18 @@ void stream_unpin(struct stream *s)
 	ASSERT(s->pins > 0);
 	s->pins--;
 	settle(s);
+}
+
+void stream_lend(struct stream *s, struct list *n)
+{
+	ASSERT(!s->closed);
+	list_push_back(&s->lent, n);
+}
+
+void stream_unlend(struct stream *s, struct list *n)
+{
+	list_remove(n);
+	after_out(s, false);
 }
 
 void stream_take(struct stream *s)
@@ -734,7 +758,7 @@ void stream_finish(struct stream *s)
 		return;
 	stop_input(s);
 	s->finishing = true;
-	if (s->out_bytes == 0 || s->broken)
+	if (all_out(s))
 		stream_close(s);
 }
 
@@ -755,6 +779,10 @@ static void report_one(struct stream *s)
 	if (s->closing) {
 		if (!idle(s))
 			return; /* settle() lists it again */
+		if (!list_empty(&s->lent))
+			ring_linger_reset(s->core->ring, s->fd);
+		while (list_pop_front(&s->lent) != NULL)
+			;
 		ring_close_fd(s->core->ring, &s->fd);
 		s->closed = true;
 		s->ev->on_closed(s);

@@ -7,8 +7,8 @@
  *
  * A stream is embedded in its owner (session, link, ...), which must stay in place until
  * on_closed(). All calls and callbacks on the core's thread. Callbacks are never made from inside a
- * stream_* call made by the owner, except on_bytes/on_end/... during ring_turn() and streams_flush():
- * a failure found while staging is reported from streams_flush().
+ * stream_* call made by the owner, except on_bytes/on_end/... during ring_turn() and
+ * streams_flush(): a failure found while staging is reported from streams_flush().
  */
 #ifndef RING_STREAM_H
 #define RING_STREAM_H
@@ -19,13 +19,15 @@
 
 #define STREAM_HIGH_BYTES (64u << 10)	  /* stop feeding a stream that has this much unsent ... */
 #define STREAM_LOW_BYTES (16u << 10)	  /* ... until it is down to this: then on_drained() */
-#define STREAM_RECV_CAP_BYTES (16u << 10) /* one multishot receive; 28,000 -> 0..11 ENOBUFS a run */
-#define STREAM_HOT_BYTES (8u << 10)	  /* staged this much: send at once while the octets are hot in cache */
+#define STREAM_RECV_CAP_BYTES (16u << 10) /* one multishot receive; 28,000 -> 0..11 ENOBUFS a run \
+					   */
+#define STREAM_HOT_BYTES \
+	(8u << 10) /* staged this much: send at once while the octets are hot in cache */
 
 struct stream;
 
-/* A call to be made from streams_flush(): what a call of the owner found out and may not report from
- * inside itself. Embedded in its user; linked = to be called. */
+/* A call to be made from streams_flush(): what a call of the owner found out and may not report
+ * from inside itself. Embedded in its user; linked = to be called. */
 struct deferred {
 	struct list node;
 	void (*run)(struct deferred *d); /* already unlinked; may free what it is embedded in */
@@ -35,7 +37,8 @@ struct deferred {
 struct stream_events {
 	/* The dial ended. Not RING_OK: the owner closes. */
 	void (*on_connect)(struct stream *s, enum ring_res res);
-	/* Use or copy all of it now; with buf >= 0 stream_pass() may lease it instead of copying. */
+	/* Use or copy all of it now; with buf >= 0 stream_pass() may lease it instead of copying.
+	 */
 	void (*on_bytes)(struct stream *s, struct span data, int32_t buf);
 	/* Input is over: RING_EOF or the error. Comes once; not after stream_close(). */
 	void (*on_end)(struct stream *s, enum ring_res why);
@@ -45,7 +48,8 @@ struct stream_events {
 	/* The backlog was above STREAM_HIGH_BYTES or the socket full, and is now at most
 	 * STREAM_LOW_BYTES; also when all is sent that a stream_tell_flushed() asked about. */
 	void (*on_drained)(struct stream *s);
-	/* Sending failed: this direction never sends again, what was staged is dropped (U9). Comes once. */
+	/* Sending failed: this direction never sends again, what was staged is dropped (U9). Comes
+	 * once. */
 	void (*on_broken)(struct stream *s, enum ring_res why);
 	/* Descriptor closed, nothing armed, no lease held: the owner may free the memory. */
 	void (*on_closed)(struct stream *s);
@@ -57,48 +61,51 @@ struct stream_events {
 /* What all streams of one core share. */
 struct streams {
 	struct ring *ring;
-	struct slab segs;	/* staged pieces: a lease, or up to a few hundred copied octets */
-	struct slab cells;	/* 4 KiB each, for larger copies */
-	struct slab zc_holds;	/* of movers: registered buffers with what the kernel does to them */
-	struct list parked;	/* receives waiting for a buffer, oldest first (U4) */
-	struct list dirty;	/* have staged octets, to be sent at the end of the turn */
-	struct list ending;	/* have something to report at the end of the turn */
-	struct list later;	/* of struct deferred: others' calls at the end of the turn */
+	struct slab segs;     /* staged pieces: a lease, or up to a few hundred copied octets */
+	struct slab cells;    /* 4 KiB each, for larger copies */
+	struct slab zc_holds; /* of movers: registered buffers with what the kernel does to them */
+	struct list parked;   /* receives waiting for a buffer, oldest first (U4) */
+	struct list dirty;    /* have staged octets, to be sent at the end of the turn */
+	struct list ending;   /* have something to report at the end of the turn */
+	struct list later;    /* of struct deferred: others' calls at the end of the turn */
 	bool flushing;
-	bool ring_sends;	/* give small sends to the ring instead of send(2) (bench switch) */
+	bool ring_sends; /* give small sends to the ring instead of send(2) (bench switch) */
 };
 
 struct stream {
-	struct streams *core;	       /* borrowed */
+	struct streams *core;		/* borrowed */
 	const struct stream_events *ev; /* static */
 	struct ring_fd fd;
 	struct ring_op recv_op, send_op, dial_op;
-	const struct ring_addr *peer;  /* borrowed while dialling */
-	struct list out;	       /* of struct seg; owns */
-	uint32_t out_bytes;	       /* staged and not yet taken by the kernel */
-	uint32_t sending_bytes;	       /* of those, in the one ring send in flight */
-	uint16_t pins;		       /* operations of others (movers) on this descriptor */
+	const struct ring_addr *peer; /* borrowed while dialling */
+	struct list out;	      /* of struct seg; owns */
+	uint32_t out_bytes;	      /* staged and not yet taken by the kernel */
+	uint32_t sending_bytes;	      /* of those, in the one ring send in flight */
+	uint16_t pins;		      /* operations of others (movers) on this descriptor */
 	bool want_read : 1;
-	bool capped : 1;	       /* the armed receive ends by itself at the cap */
 	bool cancelling : 1;
-	bool ended : 1;		       /* on_end was (or will not be) given */
-	bool blocked : 1;	       /* was above high, or the socket was full */
+	bool ended : 1;	  /* on_end was (or will not be) given */
+	bool blocked : 1; /* was above high, or the socket was full */
 	bool broken : 1;
-	bool finishing : 1;	       /* close once everything is sent */
+	bool finishing : 1; /* close once everything is sent */
 	bool closing : 1;
 	bool closed : 1;
-	bool receiving : 1;	       /* inside the last completion of a receive: not the time to arm one */
-	bool quiet_owed : 1;	       /* on_quiet is to come */
-	bool want_flushed : 1;	       /* on_drained when out_bytes is 0 */
-	bool taken : 1;		       /* a mover has the input: stream_read() only leaves a note */
-	bool read_later : 1;	       /* that note */
-	uint8_t broken_why;	       /* enum ring_res, until on_broken was given */
+	bool receiving : 1;  /* inside the last completion of a receive: not the time to arm one */
+	bool quiet_owed : 1; /* on_quiet is to come */
+	bool want_flushed : 1; /* on_drained when out_bytes is 0 */
+	bool taken : 1;	       /* a mover has the input: stream_read() only leaves a note */
+	bool read_later : 1;   /* that note */
+	uint8_t broken_why;    /* enum ring_res, until on_broken was given */
 	uint64_t bytes_in, bytes_out;
 	struct list parked_node, dirty_node, ending_node;
+	struct list lent; /* others' buffers that the kernel still sends from, see stream_lend() */
 };
 
 /* `segs_max` bounds what all streams of the core can have staged. */
-bool streams_init(struct streams *ss, struct ring *r, uint32_t segs_max, uint32_t cells_max) MUST_USE;
+bool streams_init(
+	struct streams *ss, struct ring *r, uint32_t segs_max, uint32_t cells_max) MUST_USE;
+/* Every stream has closed. Waits for registered buffers that the kernel still reads: not long,
+ * their sockets were reset. */
 void streams_fini(struct streams *ss);
 /* End of a turn: sends what was staged, re-arms parked receives, reports failures and closes. To be
  * called after every ring_turn() and before the next: nothing is left behind for a later turn. */
@@ -108,17 +115,20 @@ static inline void deferred_init(struct deferred *d, void (*run)(struct deferred
 	list_init(&d->node);
 	d->run = run;
 }
-void streams_defer(struct streams *ss, struct deferred *d); /* idempotent; list_remove() undoes it */
+void streams_defer(
+	struct streams *ss, struct deferred *d); /* idempotent; list_remove() undoes it */
 
 /* Takes over a connected descriptor. Reading is off until stream_read(). */
-void stream_adopt(struct stream *s, struct streams *ss, const struct stream_events *ev, struct ring_fd fd);
+void stream_adopt(
+	struct stream *s, struct streams *ss, const struct stream_events *ev, struct ring_fd fd);
 /* Starts a connect; on_connect() follows later. An immediate failure is returned and the stream is
  * closed already (no callback). `peer` must stay in place until on_connect(). */
 enum ring_res stream_dial(struct stream *s, struct streams *ss, const struct stream_events *ev,
 	const struct ring_addr *peer, const struct ring_addr *src) MUST_USE;
 
 /* Receiving on or off. Off takes effect when on_quiet() comes; on_bytes() may come until then: at
- * most STREAM_RECV_CAP_BYTES and a piece where the kernel caps receives, else what is already completed. */
+ * most STREAM_RECV_CAP_BYTES and a piece where the kernel caps receives, else what is already
+ * completed. */
 void stream_read(struct stream *s, bool on);
 static inline bool stream_quiet(const struct stream *s)
 {
@@ -126,8 +136,8 @@ static inline bool stream_quiet(const struct stream *s)
 }
 
 /* Stage octets. put copies; pass leases receive buffer `buf` while the pool is healthy, else copies
- * (buf < 0 always copies). On a broken, finishing or closing stream they do nothing. No room left in
- * the slabs breaks the stream (RING_NOMEM): octets are never left out. */
+ * (buf < 0 always copies). On a broken, finishing or closing stream they do nothing. No room left
+ * in the slabs breaks the stream (RING_NOMEM): octets are never left out. */
 void stream_put(struct stream *s, struct span data);
 void stream_pass(struct stream *s, struct span data, int32_t buf);
 
@@ -151,17 +161,27 @@ static inline void stream_tell_flushed(struct stream *s)
 void stream_pin(struct stream *s);
 void stream_unpin(struct stream *s);
 
-/* For movers. From take to give_back the caller alone reads the descriptor, once the stream is quiet
- * (on_quiet, or at once). What the owner wants of stream_read() meanwhile is noted, and is done at
- * give_back; until it says something that is what held before. */
+/* Octets that a counted zero-copy send has left in a buffer the kernel still reads (U7); `n` is the
+ * buffer's. stream_finish() waits for them like for what is staged. stream_close() does not: it
+ * drops them as well, by a reset, and `n` is unlinked when the stream is gone. */
+void stream_lend(struct stream *s, struct list *n);
+/* The buffer is back. */
+void stream_unlend(struct stream *s, struct list *n);
+
+/* For movers. From take to give_back the caller alone reads the descriptor, once the stream is
+ * quiet (on_quiet, or at once). What the owner wants of stream_read() meanwhile is noted, and is
+ * done at give_back; until it says something that is what held before. */
 void stream_take(struct stream *s);
 void stream_give_back(struct stream *s);
-/* The caller's own send on the descriptor failed: as if one of the stream's had, without on_broken. */
+/* The caller's own send on the descriptor failed: as if one of the stream's had, without on_broken.
+ */
 void stream_mark_broken(struct stream *s);
 
-/* Stop reading, close when everything staged is sent (or broken: on_closed() may look at s->broken). */
+/* Stop reading, close when everything staged is sent (or broken: on_closed() may look at
+ * s->broken). */
 void stream_finish(struct stream *s);
-void stream_close(struct stream *s);  /* drop what is staged, close as soon as nothing is armed; idempotent */
-void stream_reset(struct stream *s);  /* the same, with a reset on the wire */
+void stream_close(
+	struct stream *s); /* drop what is staged, close as soon as nothing is armed; idempotent */
+void stream_reset(struct stream *s); /* the same, with a reset on the wire */
 
 #endif

@@ -4,9 +4,11 @@
  *
  * Kernel behaviour relied on (U7): the first completion of a SEND_ZC carries F_MORE if and only if
  * a second one (F_NOTIF) follows, when the network has let go of the pages; that may take as long
- * as the peer does not read. Sends count against RLIMIT_MEMLOCK: -ENOMEM, with or without a
- * notification, is counted and the caller copies. Registered buffers are locked memory too; if they
- * cannot be had the ring runs without, counted once per open.
+ * as the peer does not read. By then the operation has let go of the file: its descriptor may be
+ * closed, and closing it with a reset makes the notification come. Sends count against
+ * RLIMIT_MEMLOCK: -ENOMEM, with or without a notification, is counted and the caller copies.
+ * Registered buffers are locked memory too; if they cannot be had the ring runs without, counted
+ * once per open.
  */
 #include "ring/ring_int.h"
 
@@ -127,6 +129,8 @@ void finish_zc_send(struct ring *r, struct op_slot *s, const struct seen *c, str
 		return;
 	}
 	STAT(r, send_bytes, d->n);
+	if (d->more)
+		ring_leave_fd(r, s);
 	if (c->res == -ENOMEM)
 		STAT(r, zc_fallbacks, 1);
 }

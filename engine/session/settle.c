@@ -223,7 +223,11 @@ static uint32_t phase_patience_ms(const struct session *s)
 	case PHASE_OPAQUE:
 		return t->command;
 	case PHASE_ENDING:
-		return s->lingering && s->down_told ? LINGER_MS : 0;
+		if (s->lingering)
+			return s->down_told ? LINGER_MS : 0;
+		/* What a mover lent to the kernel may still wait for the client's acknowledgement.
+		 */
+		return s->client_open ? t->send : 0;
 	case PHASE_GREETING:
 		return 0;
 	}
@@ -341,7 +345,7 @@ void sess_step(struct session *s)
 
 static void stood_still(struct session *s)
 {
-	if (s->lingering && stream_flushed(&s->cli)) {
+	if (s->end != END_NONE) {
 		sess_client_gone(s, (enum sess_end)s->end);
 	} else if (!stream_flushed(&s->cli)) {
 		sess_client_gone(s, END_CLIENT_SILENT);

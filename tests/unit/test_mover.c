@@ -895,6 +895,8 @@ static void crowd_bytes(struct node *n, struct span data, int32_t buf)
 					       &g->n[0]->s, &g->n[1]->s, left));
 		}
 		BED_CALL(&bed, k = move_bytes(&g->m, data, buf));
+		if (k == 0)
+			break; /* it is being ended; after that nothing more is taken */
 		data = span_drop(data, k);
 	}
 	if (stream_backlog(&g->n[1]->s) > STREAM_HIGH_BYTES)
