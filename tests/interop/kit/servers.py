@@ -250,6 +250,7 @@ always_add_missing_headers = no
 in_flow_delay = 0
 smtpd_error_sleep_time = 0
 smtpd_client_connection_count_limit = 0
+smtpd_client_event_limit_exceptions = static:all
 smtpd_tls_security_level = none
 smtp_tls_security_level = none
 default_process_limit = 40
