@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * The control thread: see control.h. Order of start (each step can still say why it failed):
- * listeners bound, limits planned, privileges dropped, signals blocked, workers started. Signals:
- * TERM and INT drain for shutdown-grace, QUIT drains without limit, a second one ends at once, USR1
- * reopens the log, HUP is refused with a note. Failure modes: an address that cannot be bound (69),
- * a ring that cannot be made (77).
+ * signals blocked, listeners bound, log opened, privileges dropped, limits planned, workers
+ * started. Signals: TERM and INT drain for shutdown-grace, QUIT drains without limit, a second one
+ * ends at once, USR1 reopens the log, HUP and USR2 are answered with a warning. Failure modes: an
+ * address that cannot be bound (69), a ring that cannot be made (77).
  */
 #include "engine/core/control.h"
 
@@ -229,8 +229,8 @@ static void tell_lost(struct control *c)
 	if (c->lost_told || log_sink_lost(c->sink) == 0)
 		return;
 	c->lost_told = true;
-	fprintf(stderr, "ringpost: log records are being lost: writing to %s fails (%s)\n",
-		c->conf->log.path ? c->conf->log.path : "standard error", strerror(errno));
+	fprintf(stderr, "ringpost: log records are being lost: writing to %s fails\n",
+		c->conf->log.path ? c->conf->log.path : "standard error");
 }
 
 static void drain_logs(struct control *c)
@@ -450,7 +450,6 @@ static void tell_start(struct control *c)
 
 	if (geteuid() == 0)
 		warn(c, "running as root: `user:` names somebody with less to lose");
-
 	else if (c->conf->user)
 		warn(c, "not started as root: `user:` does nothing");
 	if (!c->limits.sessions_cut)

@@ -5,9 +5,9 @@
  * accepting ends for want of descriptors (EMFILE: the backlog keeps the client; tried again after
  * ACCEPT_RETRY_MS).
  *
- * Pressure (one named state): more than 80 % of the sessions, less than 20 % of the receive
- * buffers, or timers more than 50 ms late within a second; left at half of each. It shortens what a
- * client may waste.
+ * Pressure (one named state): more than 80 % of the sessions, less than 20 % of the receive buffers
+ * free, or timers more than LAG_MS late for most of a second; left at half of each. It shortens
+ * what a client may waste.
  */
 #include "engine/core/worker.h"
 

@@ -297,12 +297,6 @@ static answer_fn *const answers[SLOT_KIND_COUNT] = {
 
 /* ---- replies that meet no command, or end everything ---- */
 
-/* RFC 5321 3.8, RFC 7504 3: the server closes after these. */
-static bool says_goodbye(unsigned code)
-{
-	return code == 421 || code == 521;
-}
-
 static void greeting(struct session *s, const struct smtp_reply *r)
 {
 	if (r->code != 220 && r->code < 400) {
@@ -312,7 +306,7 @@ static void greeting(struct session *s, const struct smtp_reply *r)
 	s->phase = PHASE_COMMAND;
 	forward(s, r);
 	sess_client_turn(s);
-	if (says_goodbye(r->code))
+	if (smtp_says_goodbye(r->code))
 		sess_end(s, END_UPSTREAM_SAID);
 }
 
@@ -364,7 +358,7 @@ bool sess_on_reply(struct session *s, const struct smtp_reply *r)
 		greeting(s, r);
 	else if (s->phase == PHASE_BODY && s->q_upstream == 0)
 		body_early_reply(s, r);
-	else if (says_goodbye(r->code) && !(s->q_count && queue_head(s)->kind == SLOT_DISCARD))
+	else if (smtp_says_goodbye(r->code) && !(s->q_count && queue_head(s)->kind == SLOT_DISCARD))
 		leaving(s, r);
 	else if (s->q_upstream > 0)
 		answer_slot(s, r);

@@ -55,7 +55,7 @@ static void finish_swallowed(struct session *s)
 	if (t->early.len > 0) {
 		sess_put_reply(s, stash_span(&t->early), t->early_bare_lf);
 		sess_count_reply(s, t->code);
-		if (t->code == 421 || t->code == 521)
+		if (smtp_says_goodbye(t->code))
 			sess_end(s, END_UPSTREAM_SAID);
 	} else {
 		queue_local(s, s->body_reply);
@@ -168,6 +168,9 @@ bool body_too_slow(const struct session *s)
 	uint64_t secs;
 
 	if (!s->core->pressure || !t || (s->phase != PHASE_BODY && s->phase != PHASE_CHUNK))
+		return false;
+	/* The octets of a chunk that is thrown away are counted nowhere. */
+	if (s->phase == PHASE_CHUNK && s->fate == BODY_SWALLOW)
 		return false;
 	secs = (ring_now_us(s->core->ring) - t->part_us) / 1000000;
 	return secs >= SLOW_BODY_GRACE_S && (t->bytes - t->part_bytes) / secs < SLOW_BODY_RATE;

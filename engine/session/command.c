@@ -9,6 +9,8 @@
  */
 #include "engine/session/session_int.h"
 
+#include "engine/smtp/octets.h"
+
 enum outcome { DONE, LATER };
 
 struct command {
@@ -78,21 +80,13 @@ static void remember_hello(struct session *s, const struct command *c)
 	s->hello_n = (uint16_t)c->raw.n;
 }
 
-/* A server may read no further than the first word: neither may a rule. */
-static struct span first_word(struct span s)
-{
-	size_t n = 0;
-
-	while (n < s.n && s.p[n] != ' ' && s.p[n] != '\t')
-		n++;
-	return span_of(s.p, n);
-}
-
 static enum outcome on_hello(struct session *s, const struct command *c)
 {
+	struct span args = c->cmd.args;
 	const struct local_reply *no;
 
-	no = ask(s, (struct hook_event){.point = HOOK_EHLO, .helo = first_word(c->cmd.args)});
+	/* A server may read no further than the first word: neither may a rule. */
+	no = ask(s, (struct hook_event){.point = HOOK_EHLO, .helo = span_take_word(&args)});
 	if (no) {
 		if (!s->hello_ok)
 			remember_hello(s, c); /* for the record */
@@ -222,7 +216,7 @@ static enum outcome on_mail(struct session *s, const struct command *c)
 		return LATER;
 	no = mail_objection(s, c->cmd.args, &path);
 	if (no != REPLY_COUNT)
-		return refuse_bad(s, no);
+		return no == REPLY_TOO_BIG ? refuse(s, no) : refuse_bad(s, no);
 	refused = ask(s, (struct hook_event){.point = HOOK_MAIL, .path = &path});
 	if (refused) {
 		queue_local(s, refused);

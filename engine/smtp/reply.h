@@ -19,6 +19,12 @@ enum reply_res {
 };
 const char *reply_res_text(enum reply_res r);
 
+/* The server closes after these (RFC 5321 3.8, RFC 7504 3). */
+static inline bool smtp_says_goodbye(unsigned code)
+{
+	return code == 421 || code == 521;
+}
+
 /* Where an unfinished reply was left; zero it for each new reply. */
 struct reply_scan {
 	uint32_t at;   /* octets of finished lines */
