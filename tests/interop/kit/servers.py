@@ -17,6 +17,7 @@ import smtplib
 import socket
 import subprocess
 import sys
+import time
 
 from lib.core import Failure, Skip
 
@@ -329,8 +330,23 @@ class PostfixInstance(Server):
         return answer
 
     def start(self):
-        self.tell("start")
-        self.t.until(self.greets, "%s greets: %s" % (self.name, self.complaint()), 15)
+        """All of Postfix logs through its postlogd and blocks on it: an instance whose postlogd did not come up (seen on busy
+        machines: the log stays empty, later smtpd says nothing any more) is started anew."""
+        before = len(self.log())
+        for last in (False, False, True):
+            self.tell("start")
+            self.t.until(self.greets, "%s greets: %s" % (self.name, self.complaint()), 15)
+            if last or self.logs(before):
+                return
+            self.tell("stop")
+
+    def logs(self, before):
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            if len(self.log()) > before:
+                return True
+            time.sleep(0.02)
+        return False
 
     def stop(self):
         self.tell("stop")
