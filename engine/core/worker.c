@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The worker's thread: see worker.h. One turn: wait for completions and deliver them, run timers,
- * send what the turn produced. Failure modes: the ring cannot be made (WORKER_FAILED and why);
- * accepting ends for want of descriptors (EMFILE: the backlog keeps the client; tried again after
- * ACCEPT_RETRY_MS).
+ * The worker's thread: see worker.h. Failure modes: the ring or the memory cannot be had
+ * (WORKER_FAILED and why).
  *
  * Pressure (one named state): more than 80 % of the sessions, less than 20 % of the receive buffers
  * free, or timers more than LAG_MS late for most of a second; left at half of each. It shortens
@@ -18,7 +16,6 @@
 #include <jemalloc/jemalloc.h>
 #endif
 
-#define ACCEPT_RETRY_MS 100
 #define TICK_MS 250
 #define LAG_MS 50
 #define LATE_TICKS 2 /* of the four of a second */
@@ -52,58 +49,22 @@ enum worker_state worker_state(const struct worker *w)
 
 /* ---- accepting ---- */
 
-static void accepted(struct ring_op *op, const struct ring_done *d)
-{
-	struct acceptor *a = CONTAINER_OF(op, struct acceptor, op);
-	struct worker *w = a->worker;
-
-	if (d->res == RING_OK)
-		sess_accept(&w->core, a->lis, d->fd);
-	else if (d->res == RING_MFILE || d->res == RING_NFILE || d->res == RING_NOMEM)
-		STAT_INC(&w->stats, accept_pauses);
-	if (d->more || w->killing)
-		return;
-	if (d->res == RING_OK)
-		ring_accept(w->ring, &a->op, a->fd);
-	else
-		timer_set(&w->core.timers, &a->retry, now_ms(w) + ACCEPT_RETRY_MS);
-}
-
-static void accept_again(struct timer *t)
-{
-	struct acceptor *a = CONTAINER_OF(t, struct acceptor, retry);
-
-	if (!a->worker->killing && !ring_op_armed(&a->op))
-		ring_accept(a->worker->ring, &a->op, a->fd);
-}
-
 static void start_accepting(struct worker *w)
 {
-	for (uint32_t i = 0; i < w->wc.acceptor_count; i++) {
-		struct acceptor *a = &w->wc.acceptors[i];
-
-		a->worker = w;
-		a->op.done = accepted;
-		timer_init(&a->retry, accept_again);
-		ring_accept(w->ring, &a->op, a->fd);
-	}
+	for (uint32_t i = 0; i < w->wc.acceptor_count; i++)
+		acceptor_start(&w->wc.acceptors[i], &w->core);
 }
 
 static void stop_accepting(struct worker *w)
 {
-	for (uint32_t i = 0; i < w->wc.acceptor_count; i++) {
-		struct acceptor *a = &w->wc.acceptors[i];
-
-		timer_stop(&w->core.timers, &a->retry);
-		if (ring_op_armed(&a->op))
-			ring_cancel(w->ring, &a->op);
-	}
+	for (uint32_t i = 0; i < w->wc.acceptor_count; i++)
+		acceptor_stop(&w->wc.acceptors[i]);
 }
 
 static bool accepting(const struct worker *w)
 {
 	for (uint32_t i = 0; i < w->wc.acceptor_count; i++)
-		if (ring_op_armed(&w->wc.acceptors[i].op))
+		if (acceptor_busy(&w->wc.acceptors[i]))
 			return true;
 	return false;
 }
@@ -257,18 +218,6 @@ static bool set_up(struct worker *w)
 	return true;
 }
 
-static void turn(struct worker *w)
-{
-	uint64_t next = timers_next_ms(&w->core.timers);
-
-	ring_turn(w->ring, next == UINT64_MAX ? UINT64_MAX : next * 1000);
-	/* First what the completions produced leaves: a timer must not take octets that had no
-	 * chance yet for octets that the peer does not read. */
-	streams_flush(&w->core.streams);
-	timers_run(&w->core.timers, now_ms(w));
-	streams_flush(&w->core.streams);
-}
-
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
@@ -282,12 +231,12 @@ static void *worker_main(void *arg)
 	start_accepting(w);
 	set_state(w, WORKER_RUNNING);
 	while (!w->killing) {
-		turn(w);
+		sess_core_turn(&w->core);
 		if (w->draining && sess_none_left(&w->core) && worker_state(w) == WORKER_RUNNING)
 			set_state(w, WORKER_DRAINED);
 	}
 	while (accepting(w) || !sess_none_left(&w->core))
-		turn(w);
+		sess_core_turn(&w->core);
 	refuse_orders(w);
 	timer_stop(&w->core.timers, &w->pressure_timer);
 	publish(w);

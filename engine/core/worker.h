@@ -7,8 +7,8 @@
 #ifndef CORE_WORKER_H
 #define CORE_WORKER_H
 
+#include "engine/core/acceptor.h"
 #include "engine/core/clients.h"
-#include "engine/session/session.h"
 #include "ring/mbox.h"
 
 #include <pthread.h>
@@ -19,16 +19,6 @@ enum worker_order { ORDER_DRAIN = 1, ORDER_KILL };
 /* DRAINED: no session is left. Clients are still turned away in words until ORDER_KILL: other
  * workers of the SO_REUSEPORT group may be draining, and the kernel goes on spreading connections
  * over all. */
-struct worker;
-
-struct acceptor {
-	struct ring_op op;
-	struct timer retry;
-	struct worker *worker;
-	const struct conf_listener *lis;
-	struct ring_fd fd; /* owned by core/control */
-};
-
 struct worker_conf {
 	const struct conf *conf;
 	struct clients *clients;

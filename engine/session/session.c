@@ -82,6 +82,18 @@ void sess_core_fini(struct sess_core *c)
 	free(c->scratch);
 }
 
+void sess_core_turn(struct sess_core *c)
+{
+	uint64_t next = timers_next_ms(&c->timers);
+
+	ring_turn(c->ring, next == UINT64_MAX ? UINT64_MAX : next * 1000);
+	/* First what the completions produced leaves: a timer must not take octets that had no
+	 * chance yet for octets that the peer does not read. */
+	streams_flush(&c->streams);
+	timers_run(&c->timers, ring_now_us(c->ring) / 1000);
+	streams_flush(&c->streams);
+}
+
 /* ---- records ---- */
 
 static void record_end(struct session *s)

@@ -48,6 +48,10 @@ bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct s
 	const struct sess_admission *adm) MUST_USE;
 void sess_core_fini(struct sess_core *c); /* no session may be left */
 
+/* One turn of the core's loop: waits for completions until the next timer and delivers them, sends
+ * what they produced, runs timers, sends what those produced. */
+void sess_core_turn(struct sess_core *c);
+
 /* Takes over an accepted socket. Full pools are answered and counted here. */
 void sess_accept(struct sess_core *c, const struct conf_listener *lis, struct ring_fd fd);
 /* Ends what is idle, marks the rest: no transaction is cut. */
