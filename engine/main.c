@@ -15,7 +15,8 @@ static const char usage_text[] =
 	"usage: ringpost [run] [-c FILE]     relay mail (the default file is " DEFAULT_CONFIG ")\n"
 	"       ringpost check [-c FILE]     say every error of a configuration (also -t; -T "
 	"prints it in full)\n"
-	"       ringpost doctor [-c FILE]    say what this machine offers and what is in the way\n"
+	"       ringpost doctor [-c FILE]    say what this machine offers and what is in the way;\n"
+	"                                    with --probe, also try how the kernel behaves\n"
 	"       ringpost reference           print every directive, as Markdown\n"
 	"       ringpost version             (also -V)\n"
 	"\n"
@@ -43,7 +44,7 @@ enum action {
 struct arguments {
 	enum action action;
 	const char *file;
-	bool file_given;
+	bool file_given, probe;
 };
 
 static enum action action_named(const char *word)
@@ -64,8 +65,8 @@ static enum action action_named(const char *word)
 static struct arguments read_arguments(int argc, char **argv)
 {
 	struct arguments a = {.action = ACT_RUN, .file = DEFAULT_CONFIG};
-	static const struct option long_options[] = {
-		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
+	static const struct option long_options[] = {{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'}, {"probe", no_argument, NULL, 'p'}, {0}};
 	int opt;
 
 	if (argc > 1 && argv[1][0] != '-') {
@@ -86,6 +87,9 @@ static struct arguments read_arguments(int argc, char **argv)
 		case 'T':
 			a.action = ACT_DUMP;
 			break;
+		case 'p':
+			a.probe = true;
+			break;
 		case 'V':
 			a.action = ACT_VERSION;
 			break;
@@ -95,6 +99,10 @@ static struct arguments read_arguments(int argc, char **argv)
 		default:
 			a.action = ACT_BAD;
 		}
+	}
+	if (a.probe && a.action != ACT_DOCTOR && a.action != ACT_BAD) {
+		fprintf(stderr, "ringpost: --probe goes with doctor\n");
+		a.action = ACT_BAD;
 	}
 	if (a.action != ACT_BAD && optind < argc) {
 		fprintf(stderr, "ringpost: what is %s?\n", argv[optind]);
@@ -113,7 +121,7 @@ static int with_conf(const struct arguments *a)
 	if (a->action == ACT_RUN)
 		code = control_run(c);
 	else if (a->action == ACT_DOCTOR)
-		code = doctor(c, stdout);
+		code = doctor(c, a->probe, stdout);
 	else if (a->action == ACT_DUMP)
 		conf_dump(c, stdout);
 	else
@@ -158,7 +166,7 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	case ACT_DOCTOR:
 		if (!a.file_given)
-			return doctor(NULL, stdout);
+			return doctor(NULL, a.probe, stdout);
 		return with_conf(&a);
 	default:
 		return with_conf(&a);

@@ -8,6 +8,7 @@
 #include "engine/core/limits.h"
 #include "engine/core/privileges.h"
 #include "ring/feat.h"
+#include "ring/probe.h"
 
 #include <sched.h>
 #include <sys/utsname.h>
@@ -66,11 +67,88 @@ static bool print_limits(const struct conf *c, FILE *out)
 	return enough;
 }
 
-int doctor(const struct conf *c, FILE *out)
+/* ---- the conformance scripts ---- */
+
+#define NAMELESS_ENOUGH 5u /* each may take seconds */
+
+struct findings {
+	unsigned run, skipped, failed, nameless; /* nameless: no feature is to blame */
+	uint32_t unsafe, untried;		 /* RING_FEAT_* bits */
+	const char *first[32];			 /* by bit: the script that told */
+};
+
+static void note_failure(
+	struct findings *f, const struct probe_script *s, const struct probe_result *res, FILE *out)
+{
+	uint32_t blame = probe_blame(s, &probe_far_loopback, res);
+
+	f->failed++;
+	f->nameless += blame == 0;
+	f->unsafe |= blame;
+	for (unsigned i = 0; i < 32; i++)
+		if ((blame & 1u << i) && !f->first[i])
+			f->first[i] = s->name;
+	fprintf(out, "  fail %s%s%s%s: %s\n", s->name, s->hazard[0] ? " (" : "", s->hazard,
+		s->hazard[0] ? ")" : "", s->shows);
+	fprintf(out, "       expected  %s\n", s->expect);
+	fprintf(out, "       seen      %s\n", res->seen);
+}
+
+static void print_safety(const struct findings *f, uint32_t bits, FILE *out)
+{
+	for (size_t i = 0; i < feat_row_count; i++) {
+		const struct feat_row *row = &feat_rows[i];
+
+		if (!row->bit || !(bits & row->bit))
+			continue;
+		if (f->unsafe & row->bit)
+			fprintf(out, "  NOT SAFE on this kernel: %s (script %s); else %s\n",
+				row->name, f->first[__builtin_ctz(row->bit)], row->without);
+		else if (f->untried & row->bit)
+			fprintf(out, "  not tried: %s (limits of this process)\n", row->name);
+		else
+			fprintf(out, "  safe %s\n", row->name);
+	}
+}
+
+static int probe_kernel(uint32_t bits, FILE *out)
+{
+	struct findings f = {0};
+	struct probe_result res;
+	const struct probe_script *s;
+
+	fprintf(out, "conformance\n");
+	for (size_t i = 0; (s = probe_script(i)) && f.nameless < NAMELESS_ENOUGH; i++) {
+		probe_run(s, &probe_far_loopback, 0, &res);
+		f.run += res.verdict != PROBE_SKIPPED;
+		if (res.verdict == PROBE_SKIPPED) {
+			f.skipped++;
+			f.untried |= s->needs & res.features;
+		}
+		if (res.verdict == PROBE_FAILED)
+			note_failure(&f, s, &res, out);
+	}
+	if (f.failed)
+		fprintf(out, "  %u of %u scripts failed", f.failed, f.run);
+	else
+		fprintf(out, "  %u scripts, all as expected", f.run);
+	if (f.skipped)
+		fprintf(out, " (%u could not be run)", f.skipped);
+	fprintf(out, "\n");
+	if (f.nameless) {
+		fprintf(out, "ringpost should not run on this kernel.\n");
+		return EXIT_DENIED;
+	}
+	print_safety(&f, bits, out);
+	return f.failed ? EXIT_FAILED : EXIT_RAN;
+}
+
+int doctor(const struct conf *c, bool probe, FILE *out)
 {
 	struct utsname un;
 	struct ring_barrier why;
 	uint32_t bits = 0;
+	int code = EXIT_RAN;
 
 	/* The limits that count are those of the account that will run. */
 	if (c && c->user && !privileges_drop(c->user, stderr))
@@ -89,6 +167,11 @@ int doctor(const struct conf *c, FILE *out)
 		fprintf(out, "ringpost cannot run here with these limits.\n");
 		return EXIT_DENIED;
 	}
-	fprintf(out, "ringpost can run here.\n");
-	return EXIT_RAN;
+	if (probe)
+		code = probe_kernel(bits, out);
+	if (code == EXIT_RAN)
+		fprintf(out, "ringpost can run here.\n");
+	else if (code == EXIT_FAILED)
+		fprintf(out, "ringpost can run here, at the risk of what is not safe.\n");
+	return code;
 }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * `ringpost doctor`: what this machine offers, what ringpost will use, and the exact barrier when
- * it cannot run. Prints; exit code EXIT_RAN or EXIT_DENIED.
+ * it cannot run. With `probe` it also runs the conformance scripts (ring/probe.h) on this kernel: a
+ * second or two. Prints; exit code EXIT_RAN or EXIT_DENIED, and EXIT_FAILED when ringpost can run
+ * but a feature that it would use is not safe here.
  */
 #ifndef CORE_DOCTOR_H
 #define CORE_DOCTOR_H
@@ -9,6 +11,6 @@
 #include "engine/conf/conf.h"
 
 /* `c` may be NULL: the defaults are planned for. */
-int doctor(const struct conf *c, FILE *out);
+int doctor(const struct conf *c, bool probe, FILE *out);
 
 #endif
