@@ -733,6 +733,14 @@ void move_stop(struct move *m)
 		conclude(m, RING_CANCELED, false);
 }
 
+bool move_maybe_done(const struct move *m)
+{
+	bool splicing = ring_op_armed(&m->out_op) && m->out_op.done == ring_splice_out_done;
+	bool sending = m->zc != NULL && ring_op_armed(&m->zc->op) && !m->zc->counted;
+
+	return m->left == 0 && !m->to->broken && (splicing || sending || !has_hole(m));
+}
+
 bool move_holds(const struct move *m)
 {
 	return (m->pipe != NULL && ring_pipe_bytes(m->pipe) > 0) ||

@@ -84,6 +84,9 @@ static inline bool move_running(const struct move *m)
 }
 /* Octets were taken that `to` has not: it is `to` that is waited for. */
 bool move_holds(const struct move *m);
+/* All octets were taken, and the kernel may have passed on the last of them without having said so
+ * yet: `to`'s peer may have read and answered them. */
+bool move_maybe_done(const struct move *m);
 /* Octets that came through `from`'s on_bytes(): passes on those that belong to the move (at most
  * `left`) and returns their number. When that was the last one the move is over, on_end() is not
  * called. 0 while the move still runs: it has all its octets and is being ended; the rest waits for

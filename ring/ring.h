@@ -213,8 +213,9 @@ struct ring_pipe *ring_pipe_get(struct ring *r);	 /* NULL: none left (the caller
 void ring_pipe_put(struct ring *r, struct ring_pipe *p); /* must be empty, or it is replaced */
 size_t ring_pipe_bytes(const struct ring_pipe *p);	 /* octets inside */
 size_t ring_pipe_room(const struct ring_pipe *p);	 /* capacity - inside, in the best case */
-/* splice(2), at once. Octets moved, or 0 with *res = RING_AGAIN, RING_EOF or an error. Out of a pipe
- * ask for what is inside and no more: for the rest Linux would hold the last segment back (200 ms). */
+/* splice(2), at once. Octets moved, or 0 with *res = RING_AGAIN, RING_EOF or an error. Out of a
+ * pipe ask for what is inside and no more: for the rest Linux would hold the last segment back (200
+ * ms). */
 size_t ring_splice_in(
 	struct ring *r, struct ring_fd from, struct ring_pipe *p, size_t n, enum ring_res *res);
 size_t ring_splice_out(

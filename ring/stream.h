@@ -17,10 +17,11 @@
 #include "ring/ring.h"
 #include "ring/slab.h"
 
-#define STREAM_HIGH_BYTES (64u << 10)	  /* stop feeding a stream that has this much unsent ... */
-#define STREAM_LOW_BYTES (16u << 10)	  /* ... until it is down to this: then on_drained() */
-#define STREAM_RECV_CAP_BYTES (16u << 10) /* one multishot receive; 28,000 -> 0..11 ENOBUFS a run \
-					   */
+#define STREAM_HIGH_BYTES (64u << 10) /* stop feeding a stream that has this much unsent ... */
+#define STREAM_LOW_BYTES (16u << 10)  /* ... until it is down to this: then on_drained() */
+#define STREAM_RECV_CAP_BYTES                                               \
+	(16u << 10) /* one multishot receive; 28,000 -> 0..11 ENOBUFS a run \
+		     */
 #define STREAM_HOT_BYTES \
 	(8u << 10) /* staged this much: send at once while the octets are hot in cache */
 
@@ -144,6 +145,13 @@ void stream_pass(struct stream *s, struct span data, int32_t buf);
 static inline uint32_t stream_backlog(const struct stream *s)
 {
 	return s->out_bytes;
+}
+
+/* Octets that the kernel may have taken: those it said, and those of a send in flight, of which it
+ * says nothing until all are taken. The peer may have read and answered them by now. */
+static inline uint64_t stream_maybe_out(const struct stream *s)
+{
+	return s->bytes_out + s->sending_bytes;
 }
 
 /* The kernel has taken everything that was staged. */

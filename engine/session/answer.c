@@ -18,12 +18,10 @@ void sess_count_error(struct session *s)
 
 	s->errors++;
 	s->errors_total++;
-	if (s->errors >= (s->core->pressure ? 1 : max->errors) && s->end_when_idle == END_NONE) {
-		STAT_INC(s->core->stats, limit_errors);
+	if (s->errors >= (s->core->pressure ? 1 : max->errors) && s->end_when_idle == END_NONE)
 		s->end_when_idle = END_ERRORS;
-	} else if (s->errors > max->soft_errors) {
+	else if (s->errors > max->soft_errors)
 		s->penalty_until_ms = sess_now_ms(s) + max->error_delay_ms;
-	}
 }
 
 void sess_count_reply(struct session *s, unsigned code)
@@ -111,20 +109,36 @@ static void show_extensions(struct session *s, const struct smtp_reply *r)
 	sess_count_reply(s, r->code);
 }
 
+/* The hello that was said holds from now on. */
+static void take_hello(struct session *s)
+{
+	struct span asked = stash_span(&s->hello_asked);
+
+	if (s->hello_ok) {
+		s->hello_n = (uint16_t)asked.n;
+		if (asked.n > 0)
+			memcpy(s->hello, asked.p, asked.n);
+		stash_clear(&s->hello_asked, &s->core->stashes);
+	}
+	s->hello_ok = true;
+	s->hello_ehlo = s->asked_ehlo;
+	/* It was not kept, so nobody could repeat it. */
+	s->bound |= s->hello_n == 0;
+}
+
 static bool answer_hello(struct session *s, struct slot *slot, const struct smtp_reply *r)
 {
 	if (!final_code(r))
 		return false;
 	if (r->code != 250) {
-		/* Which hello holds now is the server's secret. */
-		s->bound |= s->hello_ok;
+		stash_clear(&s->hello_asked, &s->core->stashes);
 		forward(s, r);
 		return true;
 	}
-	s->hello_ok = true;
+	take_hello(s);
 	memset(&s->caps, 0, sizeof(s->caps));
 	txn_leave(s, "hello");
-	if (!s->said_ehlo) {
+	if (!s->hello_ehlo) {
 		forward(s, r);
 		return true;
 	}

@@ -254,6 +254,7 @@ static size_t swallow_chunk(struct session *s, struct span in)
 	if (move_running(&s->up))
 		return 0;
 	s->chunk_left -= n;
+	sess_client_turn(s);
 	if (s->chunk_left == 0)
 		chunk_done(s);
 	return n;

@@ -68,16 +68,20 @@ static const struct local_reply *ask(struct session *s, struct hook_event ev)
 
 /* ---- session commands ---- */
 
+/* One that is too long to be kept (or cannot be) leaves no trace: sess_take_hello() sees that. */
 static void remember_hello(struct session *s, const struct command *c)
 {
-	s->said_ehlo = c->cmd.verb == SMTP_EHLO;
-	if (c->raw.n > sizeof(s->hello)) {
-		s->hello_n = 0;
-		s->bound = true;
+	bool fits = c->raw.n <= sizeof(s->hello);
+
+	s->asked_ehlo = c->cmd.verb == SMTP_EHLO;
+	if (s->hello_ok) {
+		stash_clear(&s->hello_asked, &s->core->stashes);
+		if (fits)
+			(void)!stash_add(&s->hello_asked, &s->core->stashes, c->raw);
 		return;
 	}
-	memcpy(s->hello, c->raw.p, c->raw.n);
-	s->hello_n = (uint16_t)c->raw.n;
+	s->hello_n = fits ? (uint16_t)c->raw.n : 0;
+	memcpy(s->hello, c->raw.p, s->hello_n);
 }
 
 static enum outcome on_hello(struct session *s, const struct command *c)
@@ -131,8 +135,8 @@ static enum outcome on_starttls(struct session *s, const struct command *c)
 	/* Nothing may stand behind it (RFC 3207 4): it would cross into what TLS protects. */
 	if (c->behind > 0) {
 		STAT_INC(s->core->stats, starttls_injection);
-		sess_say(s, &sess_replies[REPLY_BEHIND_STARTTLS], NULL);
-		sess_end(s, END_INJECTION);
+		queue_local(s, &sess_replies[REPLY_BEHIND_STARTTLS]);
+		s->end_when_idle = END_INJECTION;
 		return DONE;
 	}
 	(void)ask(s, (struct hook_event){.point = HOOK_STARTTLS});

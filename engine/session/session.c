@@ -281,7 +281,7 @@ struct link *sess_need_link(struct session *s)
 	if (s->hello_ok)
 		hello = (struct link_hello){.line = span_of(s->hello, s->hello_n),
 			.caps_hash = s->caps.hash,
-			.ehlo = s->said_ehlo};
+			.ehlo = s->hello_ehlo};
 	STAT_INC(s->core->stats, relinks);
 	s->link = link_open(&s->core->upstreams, s->lis->upstream, &link_events, s, &hello);
 	if (!s->link)
@@ -319,6 +319,7 @@ static void link_is_gone(struct session *s, enum link_end why)
 	bool opening = !link_up(s->link);
 
 	s->lost_word = link_end_word(why);
+	stash_clear(&s->hello_asked, &s->core->stashes);
 	if (s->phase == PHASE_OPAQUE)
 		stop_moves(s);
 	queue_fail(s);
@@ -462,6 +463,7 @@ static const struct link_events link_events = {
 static void release_input(struct session *s)
 {
 	inq_clear(&s->inq, &s->core->streams.cells);
+	stash_clear(&s->hello_asked, &s->core->stashes);
 	if (s->line.len)
 		stash_wipe(&s->line, &s->core->stashes);
 	s->line_waits = false;
@@ -483,6 +485,10 @@ void sess_finish_link(struct session *s)
 
 static void begin_end(struct session *s, enum sess_end why)
 {
+	if (why == END_ERRORS)
+		STAT_INC(s->core->stats, limit_errors);
+	if (why == END_MEMORY)
+		STAT_INC(s->core->stats, limit_memory);
 	s->end = (uint8_t)why;
 	s->phase = PHASE_ENDING;
 	txn_leave(s, sess_ends[why].word);
@@ -586,8 +592,6 @@ static void client_broken(struct stream *st, enum ring_res why)
 
 	if (move_running(&s->down))
 		move_to_broken(&s->down, why);
-	if (why == RING_NOMEM)
-		STAT_INC(s->core->stats, limit_memory);
 	sess_client_gone(s, why == RING_NOMEM ? END_MEMORY : END_CLIENT_RESET);
 	sess_step(s);
 }

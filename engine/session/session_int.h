@@ -184,7 +184,8 @@ struct session {
 	bool hello_ok : 1;     /* EHLO or HELO was accepted: repeat it on a new link */
 	bool bound : 1;	       /* AUTH, XCLIENT or the like: the link cannot be replaced */
 	bool chunk_last : 1;   /* the BDAT being received is the LAST one */
-	bool said_ehlo : 1;    /* the last hello that was said */
+	bool hello_ehlo : 1;   /* `hello` is an EHLO */
+	bool asked_ehlo : 1;   /* so is the hello whose reply is due */
 	bool discard_line : 1; /* rest of a line that was too long */
 	bool lingering : 1;    /* ending: the last words are out, the client may still be talking */
 	bool line_waits : 1;   /* `line` holds a complete line that said LATER */
@@ -197,6 +198,9 @@ struct session {
 	char auth_mech[20];
 	uint16_t auth_code;
 	uint16_t asked; /* 1 << enum hook_point: the hooks have passed the line that waits */
+	/* A hello behind one that was accepted, until it is accepted too: a server that refuses it
+	 * stays as it was (RFC 5321 4.1.4). */
+	struct stash hello_asked;
 	uint16_t hello_n;
 	uint8_t hello[HELLO_BYTES_MAX]; /* "EHLO name\r\n" as it was said */
 };
@@ -304,7 +308,8 @@ void txn_reject(struct txn *t, const char *stage, const struct smtp_reply *r,
 void txn_accept(struct txn *t, const struct smtp_reply *r, bool client_gone);
 void txn_abort(struct txn *t, const char *stage, const char *reason); /* not over a rejection */
 void txn_in_doubt(struct txn *t, const char *reason);
-/* The kernel has taken the last octet of what the slot stands for. */
+/* The last octet of what the slot stands for may have reached the upstream: the kernel was given
+ * it. Before that no success can be true, and after that its end without a reply leaves a doubt. */
 bool txn_committed(const struct session *s, const struct slot *slot);
 
 #endif

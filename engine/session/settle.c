@@ -82,10 +82,8 @@ void sess_input(struct session *s, struct span data, int32_t buf)
 	if (s->inq.bytes == 0 && !s->line_waits)
 		used = take_all(s, data, buf);
 	if (s->end == END_NONE && used < data.n &&
-		!inq_add(&s->inq, &s->core->streams.cells, span_drop(data, used))) {
-		STAT_INC(s->core->stats, limit_memory);
+		!inq_add(&s->inq, &s->core->streams.cells, span_drop(data, used)))
 		sess_end(s, END_MEMORY);
-	}
 }
 
 static void take_waiting(struct session *s)
@@ -214,7 +212,10 @@ static uint32_t phase_patience_ms(const struct session *s)
 	case PHASE_AUTH:
 		if (upstream_blocked(s))
 			return s->lis->upstream->timeouts.send;
-		if (s->q_count > 0 || (s->link && !link_up(s->link)))
+		/* What has come and waits, for a reply, a link or because of our own delay, is no
+		 * silence. */
+		if (s->q_count > 0 || (s->link && !link_up(s->link)) || s->inq.bytes > 0 ||
+			s->line_waits)
 			return 0;
 		return s->core->pressure ? MIN_OF(t->command, PRESSURE_COMMAND_MS) : t->command;
 	case PHASE_BODY:
@@ -283,7 +284,7 @@ static void settle_timer(struct session *s)
  * it (RFC 1122 4.2.2.13): say that no more comes, and listen on for a moment. */
 static void linger(struct session *s)
 {
-	if (!s->lingering)
+	if (!s->lingering || !s->client_open)
 		return;
 	if (s->client_eof || s->client_gone) {
 		s->lingering = false;

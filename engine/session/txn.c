@@ -180,7 +180,11 @@ void txn_leave(struct session *s, const char *reason)
 
 bool txn_committed(const struct session *s, const struct slot *slot)
 {
-	return s->link && s->link->st.bytes_out >= slot->out_mark;
+	if (!s->link)
+		return false;
+	if (slot->out_mark == UINT64_MAX)
+		return move_running(&s->up) && move_maybe_done(&s->up);
+	return stream_maybe_out(&s->link->st) >= slot->out_mark;
 }
 
 /* ---- the record ---- */
