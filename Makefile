@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # ringpost: `make help` lists the targets. One non-recursive makefile; everything generated goes to build/.
-# Modes (each has its own tree): release (default), debug, asan, tsan, coverage: make MODE=asan ...
+# Modes (each has its own tree): release (default), debug, asan, tsan, coverage, fuzz (clang): make MODE=asan ...
 
 MODE    ?= release
 B       := build/$(MODE)
@@ -14,6 +14,8 @@ MAKEFLAGS += --no-builtin-rules
 # ---- what a Debian machine needs ----
 BUILD_PACKAGES := gcc libc6-dev make liburing-dev libjemalloc-dev libyaml-dev python3
 TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev postfix swaks libnet-ssleay-perl openssl curl ca-certificates procps iproute2 strace
+FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang libclang-rt-dev
+COVERAGE_PACKAGES := $(BUILD_PACKAGES) libcriterion-dev gcovr
 
 # `make run` and `make test` call this first: no questions, silent when nothing is missing.
 define need
@@ -44,14 +46,17 @@ CFLAGS_debug    := -O0 -g3
 CFLAGS_asan     := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 CFLAGS_tsan     := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 CFLAGS_coverage := -O0 -g --coverage
+# Clang calls NULL + 0 an overflow: what an empty span does, and what C allows from C2y on.
+CFLAGS_fuzz     := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=pointer-overflow -fno-sanitize-recover=all -fno-omit-frame-pointer
 LDFLAGS_release := $(LDHARDEN)
 LDFLAGS_asan    := -fsanitize=address,undefined
 LDFLAGS_tsan    := -fsanitize=thread
 LDFLAGS_coverage := --coverage
+LDFLAGS_fuzz    := -fsanitize=address,undefined
 ALL_CFLAGS  := $(CSTD) $(WARN) -fPIE $(CFLAGS_$(MODE)) $(CFLAGS)
 ALL_LDFLAGS := $(LDFLAGS_$(MODE)) $(LDFLAGS)
 # jemalloc everywhere but under the sanitizers, which bring an allocator of their own.
-ifneq ($(filter asan tsan,$(MODE)),)
+ifneq ($(filter asan tsan fuzz,$(MODE)),)
 MALLOC_LIB :=
 else
 MALLOC_LIB := -ljemalloc
@@ -68,7 +73,22 @@ BINS       := $(B)/ringpost $(B)/ringpost-sink $(B)/ringpost-blast
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 UNIT_BIN   := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 
-.PHONY: all run test check unit bench asan tsan clean help format need-build need-test
+# The simulated kernel: everything above ring.h, unchanged, on tests/sim instead of io_uring.
+SIM_RING   := $(addprefix ring/,listen.c slab.c timer.c stash.c inq.c mbox.c stream.c mover.c res.c) \
+              $(filter-out ring/probe_far.c,$(wildcard ring/probe*.c))
+SIM_ENGINE := $(wildcard engine/smtp/*.c engine/upstream/*.c engine/session/*.c engine/hook/*.c engine/conf/*.c engine/obs/*.c) \
+              engine/core/acceptor.c
+SIM_OBJ    := $(patsubst %.c,$(B)/%.o,$(SIM_RING) $(SIM_ENGINE))
+SIM_SRC    := $(wildcard tests/sim/*.c)
+SIM_LIBS   := -Wl,--wrap=slab_get -lyaml $(MALLOC_LIB)
+
+# Fuzzers: libFuzzer's main() in build/fuzz; in every tree one that replays files, for `make test`.
+FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_BIN   := $(FUZZ_NAMES:%=$(B)/tests/fuzz/fuzz_%)
+REPLAY_BIN := $(FUZZ_NAMES:%=$(B)/tests/fuzz/replay-%)
+TEST_BIN   := $(UNIT_BIN) $(REPLAY_BIN)
+
+.PHONY: all run test check unit bench asan tsan fuzz coverage clean help format need-build need-test
 
 all: $(BINS)                             ## build ringpost, ringpost-sink and ringpost-blast into build/release
 
@@ -99,6 +119,23 @@ TSAN_ARENA := $(if $(filter tsan,$(MODE)),$(B)/tests/unit/tsan_arena.o)
 $(B)/tests/unit/%: $(B)/tests/unit/%.o $(TSAN_ARENA) $(B)/libbench.a $(B)/libringpost.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $< $(TSAN_ARENA) $(B)/libbench.a $(B)/libringpost.a -lcriterion $(LIBS)
 
+$(B)/ringpost-sim: $(patsubst %.c,$(B)/%.o,$(SIM_SRC)) $(SIM_OBJ)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(SIM_LIBS)
+
+# The fuzzer of whole worlds is linked like the simulator, the others like the engine.
+FUZZ_WORLD := %world
+FUZZ_SIM   := $(patsubst %.c,$(B)/%.o,$(filter-out tests/sim/main.c tests/sim/conform.c,$(SIM_SRC))) $(SIM_OBJ)
+$(filter-out $(FUZZ_WORLD),$(FUZZ_BIN)): $(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/libringpost.a
+	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+$(filter-out $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/replay-%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(B)/libringpost.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+$(filter $(FUZZ_WORLD),$(FUZZ_BIN)): $(B)/tests/fuzz/fuzz_world.o $(FUZZ_SIM)
+	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(SIM_LIBS)
+$(filter $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/fuzz_world.o $(B)/tests/fuzz/replay.o $(FUZZ_SIM)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(SIM_LIBS)
+
+-include $(patsubst %.c,$(B)/%.d,$(wildcard tests/fuzz/*.c))
+-include $(patsubst %.c,$(B)/%.d,$(SIM_SRC))
 -include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(B)/engine/main.o $(B)/bench/sink.o $(B)/bench/blast.o) $(UNIT_BIN:%=%.d)
 .PRECIOUS: $(B)/%.o
 
@@ -107,31 +144,63 @@ need-build:
 	$(call need,$(BUILD_PACKAGES))
 need-test:
 	$(call need,$(TEST_PACKAGES))
+need-fuzz:
+	$(call need,$(FUZZ_PACKAGES))
+need-coverage:
+	$(call need,$(COVERAGE_PACKAGES))
+.PHONY: need-fuzz need-coverage
 
 # ---- running and testing ----
 run: need-build                          ## install, build, start ringpost before the embedded sink (RUN_ONCE=1: one mail, then exit)
 	@$(MAKE) --no-print-directory -s all
 	@BUILD=$(B) docs/examples/run.sh
 
-unit: $(UNIT_BIN)                        ## the unit tests only
+unit: $(TEST_BIN)                        ## the unit tests only
 	@BUILD=$(B) tests/run.sh unit
 
-check: all $(UNIT_BIN)                   ## units and the quick scripted tests: under a minute
+check: all $(TEST_BIN)                   ## units and the quick scripted tests: under a minute
 	@BUILD=$(B) tests/run.sh unit quick
 
 test: need-test                          ## install, build, run every test; ends with "N passed, M failed"
-	@$(MAKE) --no-print-directory all $(UNIT_BIN)
+	@$(MAKE) --no-print-directory all $(TEST_BIN)
 	@BUILD=$(B) tests/run.sh all
 
 asan: need-test                          ## the whole suite under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory MODE=asan asan-run
-asan-run: all $(UNIT_BIN)
+asan-run: all $(TEST_BIN)
 	@BUILD=$(B) tests/run.sh all
 tsan: need-test                          ## the whole suite under ThreadSanitizer
 	@$(MAKE) --no-print-directory MODE=tsan tsan-run
-tsan-run: all $(UNIT_BIN)
+tsan-run: all $(TEST_BIN)
 	@BUILD=$(B) tests/run.sh all
 .PHONY: asan-run tsan-run
+
+# Always under the sanitizers, whatever the mode of the rest.
+SIM := build/asan/ringpost-sim
+sim: need-build                          ## the engine on a simulated kernel: a minute of seeded faults; SEEDS=n worlds; SEED=n: one, with a transcript
+	@$(MAKE) --no-print-directory -s MODE=asan $(SIM)
+	@$(SIM) --save build $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(or $(FIRST),1) $(SEEDS) --seconds 0,--tap --tapes tests/sim/tapes))
+sim-mutants: need-build                  ## planted defects: the simulator must find every one
+	@$(MAKE) --no-print-directory -s MODE=asan $(SIM)
+	@python3 -B tests/sim/mutants.py
+.PHONY: sim sim-mutants
+
+T    ?= 60
+JOBS ?= 2
+fuzz: need-fuzz                          ## every fuzzer for T=60 seconds, JOBS=2 at a time (NAMES="path data": only these)
+	@$(MAKE) --no-print-directory -s MODE=fuzz CC=clang fuzz-run
+fuzz-run: $(FUZZ_BIN)
+	@BUILD=$(B) tests/fuzz/run.sh $(T) $(JOBS) $(NAMES)
+
+SIM_SEEDS ?= 3000
+coverage: need-coverage                  ## what units and simulated worlds reach: percentages per room, lines that nothing reaches
+	@$(MAKE) --no-print-directory -s MODE=coverage coverage-run
+coverage-run: $(TEST_BIN) $(B)/ringpost-sim
+	@find $(B) -name '*.gcda' -delete
+	@BUILD=$(B) tests/run.sh unit
+	@$(B)/ringpost-sim --save $(B) --seeds 1 $(SIM_SEEDS) || echo "the simulator found something: see above"
+	@python3 -B tests/coverage.py --build $(B)
+.PHONY: fuzz-run coverage-run
 
 bench: need-build                        ## what one message costs here: CPU, enters, packets; memory per idle session
 	@$(MAKE) --no-print-directory -s all

@@ -116,6 +116,33 @@ run_units()
 	report_suite unit "$before" "$wrong" "$t0" " in $count programs"
 }
 
+# ---- the fuzzers' inputs: corpora, and what once crashed ----
+
+# One test for each fuzzer: its claims hold for every committed input.
+run_fuzz_corpora()
+{
+	local t0=$EPOCHREALTIME before=$passed wrong=${#failures[@]} program name inputs out count=0
+
+	for program in "$BUILD"/tests/fuzz/replay-*; do
+		[ -x "$program" ] || continue
+		count=$((count + 1))
+		name=${program##*/replay-}
+		out=$tmp/replay-$name.out
+		mapfile -t inputs < <(find "tests/fuzz/corpus/$name" "tests/fuzz/crashers/$name" \
+			-type f 2>/dev/null | sort)
+		if { timeout --foreground -k 10 $UNIT_LIMIT_S "$program" "${inputs[@]}" >"$out" 2>&1; } \
+			2>/dev/null; then
+			passed=$((passed + 1))
+			continue
+		fi
+		failed "fuzz/$name: $(grep '^tests/fuzz/' "$out" | tail -n 1)"
+		echo "---- fuzz/$name ----"
+		grep -v '^tests/fuzz/' "$out"
+	done
+	[ $count -gt 0 ] || failed "fuzz: no programs in $BUILD/tests/fuzz"
+	report_suite fuzz "$before" "$wrong" "$t0" ""
+}
+
 # ---- suites in python: TAP on standard output ----
 
 # Passes on each `not ok` line and the comments below it.
@@ -161,6 +188,7 @@ if [ -n "$quick" ]; then
 	some='!(*_uncapped|*_plain)/*'
 fi
 run_units
+run_fuzz_corpora
 if [ -n "$quick" ]; then
 	run_suite proto --quick
 elif [ "$what" = all ]; then

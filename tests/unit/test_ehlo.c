@@ -147,6 +147,11 @@ static const struct row size_rows[] = {
 	{"250-a\r\n250-PIPELINING\r\n250 SIZE 99999999999999999999\r\n",
 		"250-a\r\n250-PIPELINING\r\n250 SIZE 1000\r\n"},
 	{"250-a\r\n250 PIPELINING\r\n", "250-a\r\n250 PIPELINING\r\n"},
+	/* said twice: the smaller limit counts, and 0 is none */
+	{"250-a\r\n250-PIPELINING\r\n250-SIZE 5000\r\n250-SIZE 2000\r\n250 SIZE 0\r\n",
+		"250-a\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-SIZE 1000\r\n250 SIZE 1000\r\n"},
+	{"250-a\r\n250-PIPELINING\r\n250-SIZE 10\r\n250 SIZE 20\r\n",
+		"250-a\r\n250-PIPELINING\r\n250-SIZE 10\r\n250 SIZE 20\r\n"},
 };
 
 Test(ehlo, size_is_the_smaller)
@@ -204,6 +209,13 @@ Test(ehlo, chunking_takes_binarymime_along)
 	cr_expect_str_eq(
 		shown("250-a\r\n250-PIPELINING\r\n250-BINARYMIME\r\n250 CHUNKING\r\n", &pol),
 		"250-a\r\n250 PIPELINING\r\n");
+	pol = defaults();
+	cr_expect_str_eq(shown("250-a\r\n250-PIPELINING\r\n250 BINARYMIME\r\n", &pol),
+		"250-a\r\n250 PIPELINING\r\n", "nor without a server that has it");
+	pol.policy[EXT_BINARYMIME] = EXT_STRIP;
+	cr_expect_str_eq(
+		shown("250-a\r\n250-PIPELINING\r\n250-BINARYMIME\r\n250 CHUNKING\r\n", &pol),
+		"250-a\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
 }
 
 Test(ehlo, pipelining_by_policy)
@@ -341,4 +353,14 @@ Test(ehlo, table)
 	cr_expect_str_eq(ext_keywords[EXT_OTHER], "*");
 	cr_expect(ext_default(EXT_OTHER) == EXT_PASS && ext_default(EXT_BURL) == EXT_STRIP);
 	cr_expect(ext_default(EXT_PIPELINING) == EXT_OWN);
+}
+
+/* A reply without a line, which no caller has, offers nothing. */
+Test(ehlo, nothing_to_read)
+{
+	struct smtp_reply r = {.code = 250, .raw = SPAN_NONE};
+	struct ehlo_caps caps;
+
+	smtp_ehlo_read(&r, &caps);
+	cr_expect(caps.bits == 0 && caps.size == 0 && !caps.has_size_value);
 }

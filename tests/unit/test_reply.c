@@ -250,3 +250,9 @@ Test(reply, names)
 	for (unsigned r = 0; r <= REPLY_BAD_OCTET; r++)
 		cr_expect(strlen(reply_res_text((enum reply_res)r)) > 3);
 }
+
+Test(reply, good_byes)
+{
+	for (unsigned code = 200; code < 600; code++)
+		cr_expect(smtp_says_goodbye(code) == (code == 421 || code == 521), "%u", code);
+}

@@ -11,6 +11,7 @@
 #include <criterion/criterion.h>
 
 #include "engine/smtp/scan.h"
+#include "tests/unit/ref_scan.h"
 
 /* Sanitizers and unoptimized code are 5 to 20 times slower: shorter strings there. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -23,275 +24,30 @@
 #define MAX_LENGTH 8
 #define EMBED_LENGTH 6
 #endif
-#define ROOM 2048 /* of an outcome: two octets for each octet of the longest random string */
-#define MODES 4
-#define SANE_STEPS 4 /* steps an octet may take, and some */
 
 static const char alphabet[5] = {'\r', '\n', '.', '\0', 'a'};
-static const char *const mode_names[MODES] = {"guard", "reject", "normalize", "pass"};
-
-/* Everything there is to see from outside. */
-struct outcome {
-	enum scan_end end;
-	bool held_cr;
-	size_t used, n;
-	uint64_t bare_lf, bare_cr, nul;
-	uint8_t out[ROOM];
-};
-
-/* ---- the naive reading: whole string, positions, looking both ways ---- */
-
-static bool eol(uint8_t c)
-{
-	return c == '\r' || c == '\n';
-}
-
-/* Is w[e] the last octet of the true end? */
-static bool true_end(const uint8_t *w, size_t e)
-{
-	if (w[e] != '\n')
-		return false;
-	return (e == 2 && memcmp(w, ".\r", 2) == 0) ||
-	       (e >= 4 && memcmp(w + e - 4, "\r\n.\r", 4) == 0);
-}
-
-/* Would w[e] = CR be the last but one octet of the true end, if an LF came? */
-static bool maybe_end(const uint8_t *w, size_t e)
-{
-	if (w[e] != '\r')
-		return false;
-	return (e == 1 && w[0] == '.') || (e >= 3 && memcmp(w + e - 3, "\r\n.", 3) == 0);
-}
-
-struct look {
-	size_t dot, line; /* the dot; the first octet behind the line end before it */
-	size_t nuls_before, nuls_behind; /* around the dot */
-};
-
-/* Does w[e] complete: line end or start, NULs, dot, NULs, line end? */
-static bool lookalike(const uint8_t *w, size_t e, struct look *l)
-{
-	size_t i = e;
-
-	if (!eol(w[e]))
-		return false;
-	while (i > 0 && w[i - 1] == 0)
-		i--;
-	if (i == 0 || w[i - 1] != '.')
-		return false;
-	l->dot = i - 1;
-	l->nuls_behind = e - i;
-	for (i = l->dot; i > 0 && w[i - 1] == 0; i--)
-		;
-	l->line = i;
-	l->nuls_before = l->dot - i;
-	return i == 0 || eol(w[i - 1]);
-}
-
-static bool bare_lf_at(const uint8_t *w, size_t i)
-{
-	return w[i] == '\n' && (i == 0 || w[i - 1] != '\r');
-}
-
-static void count_used(const uint8_t *w, struct outcome *o)
-{
-	o->bare_lf = o->bare_cr = o->nul = 0;
-	for (size_t i = 0; i < o->used; i++) {
-		o->bare_lf += bare_lf_at(w, i);
-		o->bare_cr += i > 0 && w[i - 1] == '\r' && w[i] != '\n';
-		o->nul += w[i] == 0;
-	}
-}
-
-/* Sets where it ends: `used` octets were taken, the first `n` of them go out as they are. */
-static void ends(struct outcome *o, enum scan_end end, size_t used, size_t n)
-{
-	o->end = end;
-	o->used = used;
-	o->n = n;
-	o->held_cr = n < used;
-}
-
-static void expect_untouched(const uint8_t *w, size_t n, enum scan_mode mode, struct outcome *o)
-{
-	struct look l;
-	bool strict = mode == SCAN_REJECT;
-
-	ends(o, SCAN_MORE, n, n);
-	for (size_t e = 0; e < n && o->end == SCAN_MORE && !o->held_cr; e++) {
-		bool wait = maybe_end(w, e) || (strict && w[e] == '\r');
-
-		if (true_end(w, e))
-			ends(o, SCAN_DONE, e + 1, e + 1);
-		else if (mode == SCAN_PASS)
-			continue;
-		else if (!maybe_end(w, e) && lookalike(w, e, &l))
-			ends(o, SCAN_STOPPED, e, e);
-		else if (wait && e + 1 == n)
-			ends(o, SCAN_MORE, n, e);
-		else if (wait && w[e + 1] != '\n')
-			ends(o, SCAN_STOPPED, e + 1, e);
-		else if (strict && bare_lf_at(w, e))
-			ends(o, SCAN_STOPPED, e, e);
-	}
-	memcpy(o->out, w, o->n);
-}
-
-static bool line_start(const uint8_t *w, size_t i)
-{
-	return i == 0 || (i >= 2 && w[i - 2] == '\r' && w[i - 1] == '\n');
-}
-
-/* What octet i of w[0..n) is rewritten to. */
-static const char *rewritten(const uint8_t *w, size_t n, size_t i, struct outcome *o)
-{
-	bool last = i + 1 == n;
-
-	if (w[i] == '\r' && last) {
-		o->held_cr = true;
-		return "";
-	}
-	if (w[i] == '\r')
-		return w[i + 1] == '\n' ? "\r" : " ";
-	if (w[i] == '\n')
-		return bare_lf_at(w, i) ? "\r\n" : "\n";
-	if (line_start(w, i)) /* a dot */
-		return last || w[i + 1] == '\n' || (w[i + 1] == '\r' && i + 2 == n) ? "" : ".";
-	return bare_lf_at(w, i - 1) ? ".." : ".";
-}
-
-/* A lookalike that normalizing leaves: no bare CR before it (that is a space now), NULs in it, and
- * the dot not doubled because it directly follows a bare LF. */
-static bool nul_lookalike(const uint8_t *w, size_t e)
-{
-	struct look l;
-
-	if (!lookalike(w, e, &l) || l.nuls_before + l.nuls_behind == 0)
-		return false;
-	if (l.line == 0)
-		return true;
-	return w[l.line - 1] == '\n' && (l.nuls_before > 0 || !bare_lf_at(w, l.line - 1));
-}
-
-static void expect_normalized(const uint8_t *w, size_t n, struct outcome *o)
-{
-	ends(o, SCAN_MORE, n, n);
-	for (size_t e = 0; e < n && o->end == SCAN_MORE; e++) {
-		if (true_end(w, e))
-			ends(o, SCAN_DONE, e + 1, e + 1);
-		else if (nul_lookalike(w, e))
-			ends(o, SCAN_STOPPED, e, e);
-	}
-	o->n = 0;
-	for (size_t i = 0; i < o->used; i++) {
-		if (eol(w[i]) || w[i] == '.')
-			for (const char *s = rewritten(w, n, i, o); *s; s++)
-				o->out[o->n++] = (uint8_t)*s;
-		else
-			o->out[o->n++] = w[i];
-	}
-}
-
-static void expect(const uint8_t *w, size_t n, enum scan_mode mode, struct outcome *o)
-{
-	if (mode == SCAN_NORMALIZE)
-		expect_normalized(w, n, o);
-	else
-		expect_untouched(w, n, mode, o);
-	count_used(w, o);
-}
-
-/* ---- running the scanner ---- */
-
-static void append(struct outcome *o, const uint8_t *p, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		o->out[o->n + i] = p[i];
-	o->n += n;
-}
-
-static void feed_piece(
-	const struct scan_impl *impl, struct scan *s, struct span in, struct outcome *o)
-{
-	struct scan_step step;
-	size_t at = 0, steps = 0;
-
-	do {
-		impl->feed(s, span_drop(in, at), &step);
-		if (step.used > in.n - at || step.pass.n > step.used || step.pass.p != in.p + at ||
-			++steps > SANE_STEPS * (in.n + 1)) {
-			o->end = (enum scan_end)99; /* equals no expectation */
-			return;
-		}
-		if (step.lead_cr)
-			append(o, (const uint8_t *)"\r", 1);
-		append(o, step.pass.p, step.pass.n);
-		append(o, step.tail.p, step.tail.n);
-		at += step.used;
-	} while (step.end == SCAN_MORE && at < in.n);
-	o->used += at;
-	o->end = step.end;
-}
-
-/* Feeds w[0..cut), w[cut..cut2), w[cut2..n). */
-static void run_cut(const struct scan_impl *impl, enum scan_mode mode, struct span w, size_t cut,
-	size_t cut2, struct scan *s, struct outcome *o)
-{
-	const size_t at[] = {0, cut, cut2, w.n};
-
-	o->end = SCAN_MORE;
-	o->used = o->n = 0;
-	scan_init(s, mode);
-	for (int k = 0; k < 3 && o->end == SCAN_MORE; k++)
-		feed_piece(impl, s, span_of(w.p + at[k], at[k + 1] - at[k]), o);
-	o->held_cr = s->held_cr;
-	o->bare_lf = s->bare_lf;
-	o->bare_cr = s->bare_cr;
-	o->nul = s->nul;
-}
-
-static bool same(const struct outcome *a, const struct outcome *b)
-{
-	return a->end == b->end && a->used == b->used && a->n == b->n && a->held_cr == b->held_cr &&
-	       a->bare_lf == b->bare_lf && a->bare_cr == b->bare_cr && a->nul == b->nul &&
-	       memcmp(a->out, b->out, a->n) == 0;
-}
-
-static void show(const char *what, const uint8_t *p, size_t n)
-{
-	fprintf(stderr, "  %s ", what);
-	for (size_t i = 0; i < n; i++)
-		fprintf(stderr, p[i] > ' ' && p[i] < 127 ? "%c" : "<%02x>", p[i]);
-	fputc('\n', stderr);
-}
-
-static void show_outcome(const char *what, const struct outcome *o)
-{
-	fprintf(stderr, "  %s end %d used %zu held %d bare lf %lu cr %lu nul %lu\n", what, o->end,
-		o->used, o->held_cr, (unsigned long)o->bare_lf, (unsigned long)o->bare_cr,
-		(unsigned long)o->nul);
-	show("out", o->out, o->n);
-}
 
 static void compare(const struct scan_impl *impl, enum scan_mode mode, struct span w, size_t cut,
-	size_t cut2, const struct outcome *want)
+	size_t cut2, const struct ref_outcome *want)
 {
-	static struct outcome got;
+	static struct ref_outcome got;
 	struct scan s;
 
-	run_cut(impl, mode, w, cut, cut2, &s, &got);
-	if (LIKELY(same(want, &got)))
+	ref_run_cut(impl, mode, w, cut, cut2, &s, &got);
+	if (LIKELY(ref_same(want, &got)))
 		return;
-	fprintf(stderr, "%s, %s, cut at %zu and %zu\n", impl->name, mode_names[mode], cut, cut2);
-	show("in ", w.p, w.n);
-	show_outcome("want", want);
-	show_outcome("got ", &got);
-	cr_assert(false, "%s differs from the reference in mode %s", impl->name, mode_names[mode]);
+	fprintf(stderr, "%s, %s, cut at %zu and %zu\n", impl->name, ref_mode_names[mode], cut,
+		cut2);
+	ref_show("in ", w.p, w.n);
+	ref_show_outcome("want", want);
+	ref_show_outcome("got ", &got);
+	cr_assert(false, "%s differs from the reference in mode %s", impl->name,
+		ref_mode_names[mode]);
 }
 
 /* Whole, and every cut into two and three pieces that are not empty. */
 static void compare_all_cuts(const struct scan_impl *impl, enum scan_mode mode, struct span w,
-	const struct outcome *want)
+	const struct ref_outcome *want)
 {
 	compare(impl, mode, w, w.n, w.n, want);
 	for (size_t cut = 1; cut < w.n; cut++)
@@ -316,14 +72,14 @@ static const struct scan_impl *usable(size_t k)
 
 static void prove(enum scan_mode mode)
 {
-	static struct outcome want;
+	static struct ref_outcome want;
 	uint8_t w[MAX_LENGTH];
 	/* `make check` proves less; `make test` all of it. */
 	size_t max = getenv("UNIT_QUICK") ? MIN_OF(6, MAX_LENGTH) : MAX_LENGTH;
 
 	for (size_t length = 0; length <= max; length++) {
 		for (uint32_t k = 0; nth_string(k, length, w); k++) {
-			expect(w, length, mode, &want);
+			ref_expect(w, length, mode, &want);
 			for (size_t m = 0; m < scan_impl_count; m++)
 				if (usable(m))
 					compare_all_cuts(
@@ -359,12 +115,12 @@ Test(scan, every_string_every_cut_pass, .timeout = 300)
 /* The outcome of 'a' * at + w + 'a' * rest is that of 'a' + w + 'a', moved. */
 static void embed(enum scan_mode mode, const uint8_t *w, size_t length)
 {
-	static struct outcome want, moved;
+	static struct ref_outcome want, moved;
 	uint8_t text[EMBED_ROOM], small[EMBED_LENGTH + 2];
 
 	small[0] = small[length + 1] = 'a';
 	memcpy(small + 1, w, length);
-	expect(small, length + 2, mode, &want);
+	ref_expect(small, length + 2, mode, &want);
 	memset(text, 'a', sizeof(text));
 	for (size_t at = 56; at <= 136; at = at == 72 ? 120 : at + 1) {
 		size_t tail = EMBED_ROOM - at - length;
@@ -453,16 +209,16 @@ static size_t random_text(uint8_t *w, size_t max, unsigned odd)
 
 Test(scan, long_random_strings, .timeout = 300)
 {
-	static struct outcome want;
-	static uint8_t w[ROOM / 2];
+	static struct ref_outcome want;
+	static uint8_t w[REF_ROOM / 2];
 	static const unsigned odd[] = {0, 2, 10, 60, 256};
 
 	for (int round = 0; round < 20000; round++) {
 		size_t n = random_text(w, sizeof(w), odd[round % 5]);
-		enum scan_mode mode = (enum scan_mode)draw(MODES);
+		enum scan_mode mode = (enum scan_mode)draw(REF_MODES);
 		size_t cut = draw(n + 1), cut2 = cut + draw(n - cut + 1);
 
-		expect(w, n, mode, &want);
+		ref_expect(w, n, mode, &want);
 		for (size_t m = 0; m < scan_impl_count; m++)
 			if (usable(m))
 				compare(usable(m), mode, span_of(w, n), cut, cut2, &want);
@@ -472,18 +228,18 @@ Test(scan, long_random_strings, .timeout = 300)
 /* scan_feed and scan_swallow choose for themselves: the same results as the one proved above. */
 Test(scan, the_chosen_one_agrees)
 {
-	static struct outcome want, got;
-	static uint8_t w[ROOM / 2];
+	static struct ref_outcome want, got;
+	static uint8_t w[REF_ROOM / 2];
 	const struct scan_impl chosen = {"chosen", NULL, scan_feed};
 	struct scan s;
 
 	for (int round = 0; round < 2000; round++) {
 		size_t n = random_text(w, sizeof(w), 20);
-		enum scan_mode mode = (enum scan_mode)draw(MODES);
+		enum scan_mode mode = (enum scan_mode)draw(REF_MODES);
 
-		expect(w, n, mode, &want);
-		run_cut(&chosen, mode, span_of(w, n), n / 2, n, &s, &got);
-		cr_assert(same(&want, &got));
+		ref_expect(w, n, mode, &want);
+		ref_run_cut(&chosen, mode, span_of(w, n), n / 2, n, &s, &got);
+		cr_assert(ref_same(&want, &got));
 	}
 	cr_assert(scan_impls[scan_impl_count - 1].usable());
 }
@@ -518,10 +274,10 @@ static size_t strip_nuls(struct span s, uint8_t *out)
 }
 
 /* Servers that take any of CR, LF, CRLF on either side of the dot; with NULs, and dropping them. */
-static void nobody_is_fooled(const struct outcome *o, struct span in)
+static void nobody_is_fooled(const struct ref_outcome *o, struct span in)
 {
 	static const char *const ends_of_line[] = {"\r", "\n", "\r\n"};
-	static uint8_t bare[ROOM];
+	static uint8_t bare[REF_ROOM];
 	struct span views[2] = {span_of(o->out, o->n), span_of(bare, 0)};
 	bool done = o->end == SCAN_DONE;
 
@@ -529,8 +285,8 @@ static void nobody_is_fooled(const struct outcome *o, struct span in)
 	for (int v = 0; v < 2; v++)
 		for (int i = 0; i < 9; i++)
 			if (fooled(views[v], ends_of_line[i / 3], ends_of_line[i % 3], done)) {
-				show("in ", in.p, in.n);
-				show_outcome("got ", o);
+				ref_show("in ", in.p, in.n);
+				ref_show_outcome("got ", o);
 				cr_assert(false, "server %d, NULs %s", i, v ? "dropped" : "kept");
 			}
 }
@@ -538,7 +294,7 @@ static void nobody_is_fooled(const struct outcome *o, struct span in)
 /* Every string, alone and with the true end behind it. */
 static void fool(enum scan_mode mode)
 {
-	static struct outcome o;
+	static struct ref_outcome o;
 	uint8_t w[MAX_LENGTH + 5];
 	struct scan s;
 
@@ -546,11 +302,11 @@ static void fool(enum scan_mode mode)
 		for (uint32_t k = 0; nth_string(k, length, w); k++) {
 			struct span in = span_of(w, length);
 
-			run_cut(&scan_impls[0], mode, in, length / 2, length, &s, &o);
+			ref_run_cut(&scan_impls[0], mode, in, length / 2, length, &s, &o);
 			nobody_is_fooled(&o, in);
 			memcpy(w + length, "\r\n.\r\n", 5);
 			in.n += 5;
-			run_cut(&scan_impls[0], mode, in, length, length + 2, &s, &o);
+			ref_run_cut(&scan_impls[0], mode, in, length, length + 2, &s, &o);
 			nobody_is_fooled(&o, in);
 			cr_assert(o.end != SCAN_MORE);
 		}
@@ -575,10 +331,10 @@ Test(scan, sloppy_servers_behind_normalize, .timeout = 300)
 /* The test would notice: behind `pass` they are fooled. */
 Test(scan, sloppy_servers_behind_pass_are_fooled)
 {
-	static struct outcome o;
+	static struct ref_outcome o;
 	struct scan s;
 
-	run_cut(&scan_impls[0], SCAN_PASS, SPAN_LIT("a\n.\nb\r\n.\r\n"), 0, 0, &s, &o);
+	ref_run_cut(&scan_impls[0], SCAN_PASS, SPAN_LIT("a\n.\nb\r\n.\r\n"), 0, 0, &s, &o);
 	cr_assert(o.end == SCAN_DONE);
 	cr_assert(fooled(span_of(o.out, o.n), "\n", "\n", true));
 	cr_assert(!fooled(span_of(o.out, o.n), "\r\n", "\r\n", true));
@@ -615,7 +371,7 @@ static size_t normalized(struct span s, uint8_t *out)
 	for (size_t i = 0; i < s.n; i++) {
 		bool bare_cr = s.p[i] == '\r' && (i + 1 == s.n || s.p[i + 1] != '\n');
 
-		if (bare_lf_at(s.p, i))
+		if (ref_bare_lf_at(s.p, i))
 			out[n++] = '\r';
 		out[n++] = bare_cr ? ' ' : s.p[i];
 	}
@@ -624,8 +380,8 @@ static size_t normalized(struct span s, uint8_t *out)
 
 Test(scan, normalizing_keeps_the_content, .timeout = 300)
 {
-	static struct outcome o;
-	static uint8_t in[ROOM], want[ROOM], got[ROOM];
+	static struct ref_outcome o;
+	static uint8_t in[REF_ROOM], want[REF_ROOM], got[REF_ROOM];
 	uint8_t w[MAX_LENGTH + 5];
 	struct scan s;
 	size_t compared = 0;
@@ -635,7 +391,7 @@ Test(scan, normalizing_keeps_the_content, .timeout = 300)
 			size_t n_in, n_want, n_got;
 
 			memcpy(w + length, "\r\n.\r\n", 5);
-			run_cut(&scan_impls[k % scan_impl_count], SCAN_NORMALIZE,
+			ref_run_cut(&scan_impls[k % scan_impl_count], SCAN_NORMALIZE,
 				span_of(w, length + 5), length / 2, length + 2, &s, &o);
 			if (o.end != SCAN_DONE)
 				continue;
@@ -654,13 +410,13 @@ Test(scan, normalizing_keeps_the_content, .timeout = 300)
 /* After a stop, anywhere: swallowing in two pieces ends where the first true end is. */
 static void swallow(enum scan_mode mode, const uint8_t *w, size_t n)
 {
-	static struct outcome o, all;
+	static struct ref_outcome o, all;
 	struct scan s;
 	size_t rest, half, took;
 	bool done;
 
-	run_cut(&scan_impls[0], mode, span_of(w, n), n / 3, n / 2, &s, &o);
-	expect(w, n, SCAN_PASS, &all);
+	ref_run_cut(&scan_impls[0], mode, span_of(w, n), n / 3, n / 2, &s, &o);
+	ref_expect(w, n, SCAN_PASS, &all);
 	if (o.end != SCAN_STOPPED)
 		return;
 	rest = n - o.used;
@@ -673,9 +429,9 @@ static void swallow(enum scan_mode mode, const uint8_t *w, size_t n)
 	}
 	if (done != (all.end == SCAN_DONE) || o.used + took != all.used ||
 		s.bare_lf != all.bare_lf || s.bare_cr != all.bare_cr || s.nul != all.nul) {
-		show("in ", w, n);
-		cr_assert(
-			false, "%s: %d, took %zu after %zu", mode_names[mode], done, took, o.used);
+		ref_show("in ", w, n);
+		cr_assert(false, "%s: %d, took %zu after %zu", ref_mode_names[mode], done, took,
+			o.used);
 	}
 }
 
@@ -733,13 +489,13 @@ static const struct {
 
 Test(scan, examples)
 {
-	static struct outcome o;
+	static struct ref_outcome o;
 	struct scan s;
 
 	for (size_t i = 0; i < ARRAY_LEN(examples); i++) {
 		struct span in = span_of(examples[i].in, examples[i].n);
 
-		run_cut(&scan_impls[0], examples[i].mode, in, in.n, in.n, &s, &o);
+		ref_run_cut(&scan_impls[0], examples[i].mode, in, in.n, in.n, &s, &o);
 		cr_expect(o.end == examples[i].end && o.used == examples[i].used &&
 				  span_eq(span_of(o.out, o.n), span_str(examples[i].out)),
 			"row %zu: end %d, used %zu, out %zu", i, o.end, o.used, o.n);

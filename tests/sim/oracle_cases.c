@@ -1,0 +1,942 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The oracle's own test: tales made by hand, one client and its server, told right and told wrong.
+ * A good tale must be judged good; each broken one breaks one promise, and the oracle must name
+ * that invariant. A tale is told in steps: the client gives, the link is given, the server says,
+ * the client is told; its log and its counters follow from them and can then be falsified.
+ */
+#include "tests/sim/oracle.h"
+
+#include <arpa/inet.h>
+#include <stdarg.h>
+
+struct tale {
+	struct record rec;
+	struct servers srv;
+	struct stat_table st;
+	struct oracle_listener lis;
+	struct octets log;
+	uint64_t us;
+	uint32_t c, l;		 /* the session's socket, the link's */
+	uint32_t cmd_off, cmd_n; /* the last command on the link */
+	const char *from, *to;	 /* of its message */
+	bool drained, refused;
+};
+
+/* ---- the record ---- */
+
+static void event(struct tale *t, uint32_t sock, enum rec_kind kind, enum ring_res res)
+{
+	record_event(&t->rec, t->us, sock, kind, res, 0, 0);
+}
+
+static void octets(struct tale *t, uint32_t sock, enum rec_kind kind, struct span s)
+{
+	t->us += 1000;
+	record_octets(&t->rec, t->us, sock, kind, s);
+}
+
+static void more(void *array, uint32_t *count, size_t size)
+{
+	void **p = array;
+
+	*p = realloc(*p, (*count + 1) * size);
+	ASSERT(*p);
+	memset((char *)*p + *count * size, 0, size);
+	++*count;
+}
+
+static struct srv_conn *conn_of(struct tale *t, uint32_t sock)
+{
+	for (uint32_t i = 0; i < t->srv.conn_count; i++)
+		if (t->srv.conns[i].sock == sock)
+			return &t->srv.conns[i];
+	ASSERT(false);
+	return NULL;
+}
+
+static struct srv_reply *last_reply(struct tale *t)
+{
+	return &t->srv.replies[t->srv.reply_count - 1];
+}
+
+static uint32_t new_sock(struct tale *t, bool dialled, uint32_t who)
+{
+	uint32_t i = record_sock(&t->rec);
+	struct rec_sock *s = &t->rec.socks[i];
+	struct sockaddr_in *a = (void *)&s->peer.sa;
+
+	s->dialled = dialled;
+	s->who = who;
+	s->open = true;
+	s->open_us = t->us;
+	a->sin_family = AF_INET;
+	a->sin_port = htons((uint16_t)(1024 + i));
+	a->sin_addr.s_addr = htonl(0x0a010001);
+	return i;
+}
+
+/* ---- a tale, step by step ---- */
+
+static void arrive(struct tale *t, uint32_t who)
+{
+	t->us += 1000;
+	t->c = new_sock(t, false, who);
+	event(t, t->c, REC_OPEN, RING_OK);
+}
+
+static void dial(struct tale *t)
+{
+	t->us += 1000;
+	t->l = new_sock(t, true, 0);
+	event(t, t->l, REC_DIAL, RING_OK);
+	event(t, t->l, REC_OPEN, RING_OK);
+	more(&t->srv.conns, &t->srv.conn_count, sizeof(*t->srv.conns));
+	t->srv.conns[t->srv.conn_count - 1].sock = t->l;
+	t->srv.conns[t->srv.conn_count - 1].server = 0;
+}
+
+static void give(struct tale *t, const char *s) /* the client, to the engine */
+{
+	octets(t, t->c, REC_IN, span_str(s));
+}
+
+static void pass(struct tale *t, const char *s) /* the engine, to the server */
+{
+	struct srv_conn *c = conn_of(t, t->l);
+
+	octets(t, t->l, REC_OUT, span_str(s));
+	octets_add(&c->read, s, strlen(s));
+}
+
+static void pass_command(struct tale *t, const char *s)
+{
+	t->cmd_off = (uint32_t)conn_of(t, t->l)->read.n;
+	t->cmd_n = (uint32_t)strlen(s);
+	pass(t, s);
+}
+
+static void tell(struct tale *t, const char *s) /* the engine, to the client */
+{
+	octets(t, t->c, REC_OUT, span_str(s));
+}
+
+/* The server, to the engine: `text` is a line, or several with %s where the mark is due. */
+static void say(struct tale *t, enum srv_why why, unsigned code, const char *text)
+{
+	uint32_t conn = (uint32_t)(conn_of(t, t->l) - t->srv.conns), serial = 0;
+	char mark[32], line[400];
+
+	for (uint32_t i = 0; i < t->srv.reply_count; i++)
+		serial += t->srv.replies[i].conn == conn;
+	more(&t->srv.replies, &t->srv.reply_count, sizeof(*t->srv.replies));
+	struct srv_reply *r = last_reply(t);
+	r->conn = conn;
+	r->serial = serial;
+	r->code = code;
+	r->why = why;
+	r->cmd_off = t->cmd_off;
+	r->cmd_n = t->cmd_n;
+	r->message = UINT32_MAX;
+	snprintf(mark, sizeof(mark), " k%u.%u", conn, serial);
+	for (const char *p = text; *p; p += strcspn(p, "\n") + 1) {
+		int n = (int)strcspn(p, "\n");
+		bool last = p[n] == 0 || p[n + 1] == 0, listed = code == 250 && p != text;
+
+		snprintf(line, sizeof(line), "%u%c%.*s%s\r\n", code, last ? ' ' : '-', n, p,
+			listed ? "" : mark);
+		octets_add(&r->text, line, strlen(line));
+		if (p[n] == 0)
+			break;
+	}
+	octets(t, t->l, REC_IN, octets_span(&r->text));
+	r->out_end = (uint32_t)t->rec.socks[t->l].in.n;
+}
+
+static void tell_reply(struct tale *t, const struct srv_reply *r)
+{
+	octets(t, t->c, REC_OUT, octets_span(&r->text));
+}
+
+/* A whole step: the command goes through, its reply comes back. */
+static void step(struct tale *t, const char *cmd, unsigned code, const char *text)
+{
+	give(t, cmd);
+	pass_command(t, cmd);
+	say(t, SRV_ANSWER, code, text);
+	tell_reply(t, last_reply(t));
+}
+
+static void local(struct tale *t, const char *cmd, const char *reply)
+{
+	give(t, cmd);
+	tell(t, reply);
+}
+
+static void greet(struct tale *t)
+{
+	dial(t);
+	say(t, SRV_GREETING, 220, "hello");
+	tell_reply(t, last_reply(t));
+}
+
+static void hello(struct tale *t)
+{
+	step(t, "EHLO c1.example\r\n", 250, "server\nPIPELINING\nCHUNKING\n8BITMIME");
+}
+
+static void begin(struct tale *t)
+{
+	arrive(t, 1);
+	greet(t);
+	hello(t);
+}
+
+static void envelope(struct tale *t)
+{
+	t->from = "MAIL FROM:<c1m1@c1.example>\r\n";
+	t->to = "RCPT TO:<c1m1r1@dest.example>\r\n";
+	step(t, t->from, 250, "sender");
+	step(t, t->to, 250, "recipient");
+}
+
+static struct srv_message *took(struct tale *t, const char *body, bool bdat)
+{
+	more(&t->srv.messages, &t->srv.message_count, sizeof(*t->srv.messages));
+	struct srv_message *m = &t->srv.messages[t->srv.message_count - 1];
+
+	m->conn = (uint32_t)(conn_of(t, t->l) - t->srv.conns);
+	m->committed = true;
+	m->bdat = bdat;
+	octets_add(&m->from, t->from, strlen(t->from));
+	octets_add(&m->to, t->to, strlen(t->to));
+	octets_add(&m->body, body, strlen(body));
+	m->end_off = (uint32_t)conn_of(t, t->l)->read.n;
+	return m;
+}
+
+static void say_taken(struct tale *t)
+{
+	say(t, SRV_FINAL, 250, "taken");
+	last_reply(t)->message = t->srv.message_count - 1;
+}
+
+static void logged(struct tale *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static void logged(struct tale *t, const char *fmt, ...)
+{
+	char line[400];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	octets_add(&t->log, line, strlen(line));
+	octets_add(&t->log, "\n", 1);
+}
+
+static void log_transaction(struct tale *t, const char *result, uint64_t *counter)
+{
+	logged(t, "ev=transaction client=10.1.0.1:%u from=c1m1@c1.example result=%s by=%s",
+		1024 + t->c, result, strcmp(result, "accepted") == 0 ? "upstream" : "ringpost");
+	t->st.transactions++;
+	++*counter;
+	if (strcmp(result, "in-doubt") == 0)
+		logged(t, "ev=in-doubt client=10.1.0.1:%u from=c1m1@c1.example", 1024 + t->c);
+}
+
+#define BODY "c1m1 hello\r\n.\r\n"
+
+static void data(struct tale *t)
+{
+	envelope(t);
+	step(t, "DATA\r\n", 354, "go");
+}
+
+static void message(struct tale *t)
+{
+	data(t);
+	give(t, BODY);
+	pass(t, BODY);
+	took(t, BODY, false);
+	say_taken(t);
+	tell_reply(t, last_reply(t));
+	log_transaction(t, "accepted", &t->st.messages_accepted);
+}
+
+static void quit(struct tale *t)
+{
+	step(t, "QUIT\r\n", 221, "bye");
+}
+
+static void close_sock(struct tale *t, uint32_t sock)
+{
+	struct rec_sock *s = &t->rec.socks[sock];
+
+	s->closed = true;
+	s->close_us = t->us;
+	event(t, sock, REC_CLOSE, RING_OK);
+}
+
+/* The link is lost: its server closed it. */
+static void lose(struct tale *t)
+{
+	event(t, t->l, REC_FAR_CLOSE, RING_OK);
+	t->rec.socks[t->l].far_closed = true;
+	t->rec.socks[t->l].in_end = true;
+	t->rec.socks[t->l].in_end_res = RING_EOF;
+	event(t, t->l, REC_IN_END, RING_EOF);
+	close_sock(t, t->l);
+}
+
+/* The client sends no more. */
+static void leave(struct tale *t)
+{
+	t->rec.socks[t->c].in_end = true;
+	t->rec.socks[t->c].in_end_res = RING_EOF;
+	event(t, t->c, REC_IN_END, RING_EOF);
+}
+
+/* The session is over: what is left open is closed, recorded and counted. */
+static void end(struct tale *t)
+{
+	for (uint32_t i = 0; i < t->rec.sock_count; i++) {
+		if (!t->rec.socks[i].closed)
+			close_sock(t, i);
+		t->st.links += t->rec.socks[i].dialled;
+		if (t->rec.socks[i].dialled)
+			continue;
+		t->st.sessions++;
+		logged(t, "ev=session client=10.1.0.1:%u helo=c1.example reason=quit", 1024 + i);
+	}
+}
+
+static void good(struct tale *t)
+{
+	begin(t);
+	message(t);
+	quit(t);
+	end(t);
+}
+
+/* ---- good tales ---- */
+
+static void tale_good(struct tale *t)
+{
+	good(t);
+}
+
+static void tale_two_clients(struct tale *t)
+{
+	good(t);
+	t->st.sessions = t->st.links = 0;
+	t->log.n = 0;
+	logged(t, "ev=transaction client=10.1.0.1:1024 from=c1m1@c1.example result=accepted "
+		  "by=upstream");
+	arrive(t, 2);
+	greet(t);
+	step(t, "NOOP c2m1\r\n", 250, "nothing");
+	quit(t);
+	end(t);
+}
+
+static void tale_local_refusals(struct tale *t)
+{
+	begin(t);
+	local(t, "XCLIENT a=b\r\n", "502 5.5.1 command not implemented\r\n");
+	local(t, "RCPT TO:<c1m1r1@dest.example>\r\n", "503 5.5.1 need MAIL first\r\n");
+	local(t, "NOOP\n", "500 5.5.2 lines end with CR LF\r\n");
+	local(t, "MAIL FROM:<a\r\n", "501 5.1.7 bad sender address syntax\r\n");
+	message(t);
+	quit(t);
+	end(t);
+}
+
+static void tale_rule(struct tale *t)
+{
+	begin(t);
+	local(t, "MAIL FROM:<bad@bad.example>\r\n", "550 5.7.1 no thanks\r\n");
+	local(t, "DATA\r\n", "503 5.5.1 need MAIL first\r\n");
+	t->st.rule_rejects = 1;
+	quit(t);
+	end(t);
+}
+
+static void tale_replaced_link(struct tale *t)
+{
+	begin(t);
+	lose(t);
+	give(t, "NOOP c1m1\r\n");
+	dial(t);
+	say(t, SRV_GREETING, 220, "hello");
+	pass_command(t, "EHLO c1.example\r\n");
+	say(t, SRV_ANSWER, 250, "server\nPIPELINING\nCHUNKING\n8BITMIME");
+	pass_command(t, "NOOP c1m1\r\n");
+	say(t, SRV_ANSWER, 250, "nothing");
+	tell_reply(t, last_reply(t));
+	quit(t);
+	end(t);
+}
+
+static void in_doubt(struct tale *t)
+{
+	begin(t);
+	data(t);
+	give(t, BODY);
+	pass(t, BODY);
+	lose(t);
+	tell(t, "451 4.4.2 upstream gave no final reply, try again later\r\n");
+	local(t, "QUIT\r\n", "221 2.0.0 bye\r\n");
+}
+
+static void tale_in_doubt(struct tale *t)
+{
+	in_doubt(t);
+	log_transaction(t, "in-doubt", &t->st.messages_in_doubt);
+	end(t);
+}
+
+static void tale_lookalike_refused(struct tale *t)
+{
+	begin(t);
+	data(t);
+	give(t, "c1m1\n.\nrest\r\n.\r\n");
+	pass(t, "c1m1\n.");
+	close_sock(t, t->l);
+	tell(t, "550 5.5.2 line ends in the message are not CR LF, refused\r\n");
+	t->st.smuggling_refused = 1;
+	log_transaction(t, "rejected", &t->st.messages_rejected);
+	local(t, "QUIT\r\n", "221 2.0.0 bye\r\n");
+	end(t);
+}
+
+static void tale_chunks(struct tale *t)
+{
+	begin(t);
+	envelope(t);
+	give(t, "BDAT 5\r\nc1m1 BDAT 3 LAST\r\nxyz");
+	pass_command(t, "BDAT 5\r\n");
+	pass(t, "c1m1 ");
+	say(t, SRV_ANSWER, 250, "chunk");
+	tell_reply(t, last_reply(t));
+	pass_command(t, "BDAT 3 LAST\r\n");
+	pass(t, "xyz");
+	took(t, "c1m1 xyz", true);
+	say_taken(t);
+	tell_reply(t, last_reply(t));
+	log_transaction(t, "accepted", &t->st.messages_accepted);
+	quit(t);
+	end(t);
+}
+
+static void tale_opaque(struct tale *t)
+{
+	t->lis.starttls_passed = true;
+	begin(t);
+	step(t, "STARTTLS\r\n", 220, "go");
+	give(t, "\x16\x03\x01");
+	pass(t, "\x16\x03\x01");
+	t->st.starttls_passed = 1;
+	end(t);
+}
+
+static void tale_half_closed(struct tale *t)
+{
+	begin(t);
+	give(t, "NOOP 1\r\nNOOP 2\r\n");
+	leave(t);
+	for (int i = 1; i <= 2; i++) {
+		pass_command(t, i == 1 ? "NOOP 1\r\n" : "NOOP 2\r\n");
+		say(t, SRV_ANSWER, 250, "nothing");
+		tell_reply(t, last_reply(t));
+	}
+	end(t);
+}
+
+/* ---- I1, I2, I3 ---- */
+
+static void tale_invented_250(struct tale *t)
+{
+	begin(t);
+	data(t);
+	give(t, BODY);
+	pass(t, BODY);
+	lose(t);
+	tell(t, "250 2.0.0 ok\r\n");
+	end(t);
+}
+
+static void tale_not_taken(struct tale *t)
+{
+	good(t);
+	t->srv.messages[0].committed = false;
+}
+
+static void tale_dropped_tail(struct tale *t)
+{
+	begin(t);
+	data(t);
+	give(t, "c1m1 hello\r\nc1m1 again\r\n.\r\n");
+	pass(t, "c1m1 hello\r\n.\r\n");
+	took(t, "c1m1 hello\r\n.\r\n", false);
+	say_taken(t);
+	tell_reply(t, last_reply(t));
+	log_transaction(t, "accepted", &t->st.messages_accepted);
+	quit(t);
+	end(t);
+}
+
+static void tale_taken_without_end(struct tale *t)
+{
+	begin(t);
+	data(t);
+	give(t, "c1m1 hel");
+	pass(t, "c1m1 hel");
+	took(t, "c1m1 hel", false);
+	leave(t);
+	end(t);
+}
+
+static void tale_taken_with_other_recipient(struct tale *t)
+{
+	good(t);
+	octets_add(&t->srv.messages[0].to, "RCPT TO:<x@y.example>\r\n", 23);
+}
+
+static void tale_smuggled(struct tale *t)
+{
+	begin(t);
+	data(t);
+	give(t, "c1m1\n.\nMAIL FROM:<c1m2@c1.example>\r\n.\r\n");
+	pass(t, "c1m1\n.\nMAIL FROM:<c1m2@c1.example>\r\n.\r\n");
+	took(t, "c1m1\n.\nMAIL FROM:<c1m2@c1.example>\r\n.\r\n", false);
+	say_taken(t);
+	tell_reply(t, last_reply(t));
+	end(t);
+}
+
+static void tale_taken_twice(struct tale *t)
+{
+	good(t);
+	more(&t->srv.messages, &t->srv.message_count, sizeof(*t->srv.messages));
+	struct srv_message *m = &t->srv.messages[1];
+	*m = t->srv.messages[0];
+	m->from = m->to = m->body = (struct octets){0};
+	octets_add(&m->from, t->from, strlen(t->from));
+	octets_add(&m->to, t->to, strlen(t->to));
+	octets_add(&m->body, BODY, strlen(BODY));
+}
+
+/* ---- I4 ---- */
+
+static void tale_replies_swapped(struct tale *t)
+{
+	begin(t);
+	give(t, "NOOP 1\r\nNOOP 2\r\n");
+	pass_command(t, "NOOP 1\r\n");
+	say(t, SRV_ANSWER, 250, "one");
+	pass_command(t, "NOOP 2\r\n");
+	say(t, SRV_ANSWER, 250, "two");
+	tell_reply(t, &t->srv.replies[3]);
+	tell_reply(t, &t->srv.replies[2]);
+	end(t);
+}
+
+static void tale_reply_missing(struct tale *t)
+{
+	begin(t);
+	give(t, "NOOP 1\r\n");
+	pass_command(t, "NOOP 1\r\n");
+	say(t, SRV_ANSWER, 250, "one");
+	quit(t);
+	end(t);
+}
+
+static void tale_last_reply_missing(struct tale *t)
+{
+	begin(t);
+	give(t, "NOOP 1\r\n");
+	pass_command(t, "NOOP 1\r\n");
+	say(t, SRV_ANSWER, 250, "one");
+	end(t);
+}
+
+static void tale_reply_doubled(struct tale *t)
+{
+	begin(t);
+	step(t, "NOOP 1\r\n", 250, "one");
+	tell_reply(t, last_reply(t));
+	end(t);
+}
+
+static void tale_half_a_reply(struct tale *t)
+{
+	begin(t);
+	give(t, "VRFY 1\r\n");
+	pass_command(t, "VRFY 1\r\n");
+	say(t, SRV_ANSWER, 550, "one\ntwo");
+	tell(t, "550 one k0.2\r\n");
+	quit(t);
+	end(t);
+}
+
+static void tale_cut_reply(struct tale *t)
+{
+	begin(t);
+	give(t, "VRFY 1\r\n");
+	pass_command(t, "VRFY 1\r\n");
+	say(t, SRV_ANSWER, 550, "one\ntwo");
+	tell(t, "550-one k0.2\r\n55");
+	end(t);
+}
+
+static void tale_reply_too_early(struct tale *t)
+{
+	begin(t);
+	give(t, "NOOP 1");
+	pass_command(t, "NOOP 1\r\n");
+	say(t, SRV_ANSWER, 250, "one");
+	tell_reply(t, last_reply(t));
+	give(t, "\r\n");
+	quit(t);
+	end(t);
+}
+
+static void tale_451_without_cause(struct tale *t)
+{
+	begin(t);
+	local(t, "NOOP\r\n", "451 4.4.2 upstream connection lost, try again later\r\n");
+	quit(t);
+	end(t);
+}
+
+static void tale_421_without_cause(struct tale *t)
+{
+	begin(t);
+	tell(t, "421 4.4.2 timeout, closing connection\r\n");
+	end(t);
+}
+
+static void tale_503_without_cause(struct tale *t)
+{
+	begin(t);
+	step(t, "MAIL FROM:<c1m1@c1.example>\r\n", 250, "sender");
+	local(t, "RCPT TO:<c1m1r1@dest.example>\r\n", "503 5.5.1 need MAIL first\r\n");
+	quit(t);
+	end(t);
+}
+
+static void tale_behind_the_end(struct tale *t)
+{
+	begin(t);
+	quit(t);
+	tell(t, "250 2.0.0 ok\r\n");
+	end(t);
+}
+
+static void tale_keyword_not_stripped(struct tale *t)
+{
+	arrive(t, 1);
+	greet(t);
+	step(t, "EHLO c1.example\r\n", 250, "server\nPIPELINING\nXCLIENT NAME");
+	quit(t);
+	end(t);
+}
+
+static void tale_no_hello_again(struct tale *t)
+{
+	begin(t);
+	lose(t);
+	give(t, "NOOP c1m1\r\n");
+	dial(t);
+	say(t, SRV_GREETING, 220, "hello");
+	pass_command(t, "NOOP c1m1\r\n");
+	say(t, SRV_ANSWER, 250, "nothing");
+	tell_reply(t, last_reply(t));
+	quit(t);
+	end(t);
+}
+
+static void tale_without_a_word(struct tale *t)
+{
+	begin(t);
+	end(t);
+}
+
+static void tale_passed_twice(struct tale *t)
+{
+	begin(t);
+	give(t, "NOOP 1\r\n");
+	pass(t, "NOOP 1\r\n");
+	pass_command(t, "NOOP 1\r\n");
+	say(t, SRV_ANSWER, 250, "one");
+	tell_reply(t, last_reply(t));
+	quit(t);
+	end(t);
+}
+
+/* ---- I5, I6 ---- */
+
+static void tale_other_body(struct tale *t)
+{
+	begin(t);
+	data(t);
+	give(t, BODY);
+	pass(t, "c2m7 hello\r\n.\r\n");
+	took(t, "c2m7 hello\r\n.\r\n", false);
+	say_taken(t);
+	tell_reply(t, last_reply(t));
+	end(t);
+}
+
+static void tale_other_reply(struct tale *t)
+{
+	begin(t);
+	step(t, "NOOP 1\r\n", 250, "one");
+	arrive(t, 2);
+	greet(t);
+	give(t, "NOOP 1\r\n");
+	pass_command(t, "NOOP 1\r\n");
+	tell_reply(t, &t->srv.replies[2]);
+	end(t);
+}
+
+static void tale_held(struct tale *t)
+{
+	static char big[600000];
+
+	begin(t);
+	data(t);
+	memset(big, 'x', sizeof(big) - 6);
+	memcpy(big + sizeof(big) - 6, "\r\n.\r\n", 6);
+	give(t, big);
+	pass(t, big);
+	took(t, big, false);
+	say_taken(t);
+	tell_reply(t, last_reply(t));
+	log_transaction(t, "accepted", &t->st.messages_accepted);
+	quit(t);
+	end(t);
+}
+
+/* ---- I9, I10 ---- */
+
+static void tale_counter_off(struct tale *t)
+{
+	good(t);
+	t->st.messages_accepted++;
+}
+
+static void tale_session_left(struct tale *t)
+{
+	good(t);
+	t->st.sessions_now = 1;
+}
+
+static void tale_no_record(struct tale *t)
+{
+	good(t);
+	t->log.n = 0;
+	logged(t, "ev=session client=10.1.0.1:1024");
+	t->st.transactions = t->st.messages_accepted = 0;
+}
+
+static void tale_doubt_missing(struct tale *t)
+{
+	in_doubt(t);
+	log_transaction(t, "aborted", &t->st.messages_aborted);
+	end(t);
+}
+
+static void tale_doubt_invented(struct tale *t)
+{
+	begin(t);
+	data(t);
+	give(t, "c1m1 hello");
+	pass(t, "c1m1 hello");
+	lose(t);
+	give(t, "\r\n.\r\n");
+	tell(t, "451 4.4.2 upstream connection lost, try again later\r\n");
+	log_transaction(t, "in-doubt", &t->st.messages_in_doubt);
+	local(t, "QUIT\r\n", "221 2.0.0 bye\r\n");
+	end(t);
+}
+
+/* ---- I11, I12 ---- */
+
+static void tale_rcpt_behind_refused_mail(struct tale *t)
+{
+	begin(t);
+	local(t, "MAIL FROM:<bad@bad.example>\r\n", "550 5.7.1 no thanks\r\n");
+	step(t, "RCPT TO:<c1m1r1@dest.example>\r\n", 250, "recipient");
+	quit(t);
+	end(t);
+}
+
+static void tale_rule_word_passed(struct tale *t)
+{
+	begin(t);
+	step(t, "MAIL FROM:<bad@bad.example>\r\n", 250, "sender");
+	quit(t);
+	end(t);
+}
+
+static void tale_refused_and_passed(struct tale *t)
+{
+	begin(t);
+	give(t, "XCLIENT a=b\r\n");
+	pass(t, "XCLIENT a=b\r\n");
+	tell(t, "502 5.5.1 command not implemented\r\n");
+	quit(t);
+	end(t);
+}
+
+static void tale_verb_passed(struct tale *t)
+{
+	begin(t);
+	step(t, "TURN\r\n", 250, "turned");
+	quit(t);
+	end(t);
+}
+
+static void tale_plain_behind_starttls(struct tale *t)
+{
+	t->lis.starttls_passed = true;
+	begin(t);
+	give(t, "STARTTLS\r\nNOOP c1m1\r\n");
+	pass_command(t, "STARTTLS\r\n");
+	say(t, SRV_ANSWER, 220, "go");
+	tell_reply(t, last_reply(t));
+	pass(t, "NOOP c1m1\r\n");
+	t->st.starttls_passed = 1;
+	end(t);
+}
+
+static void tale_reply_behind_220(struct tale *t)
+{
+	t->lis.starttls_passed = true;
+	begin(t);
+	give(t, "STARTTLS\r\n");
+	pass_command(t, "STARTTLS\r\n");
+	say(t, SRV_ANSWER, 220, "go\n");
+	struct srv_reply *r = last_reply(t);
+	struct rec_event *e = &t->rec.events[t->rec.count - 1];
+	octets_add(&t->rec.socks[t->l].in, "250 x\r\n", 7);
+	e->n += 7;
+	tell_reply(t, r);
+	tell(t, "250 x\r\n");
+	t->st.starttls_passed = 1;
+	end(t);
+}
+
+/* ---- all of them ---- */
+
+static const struct {
+	const char *name;
+	void (*tell)(struct tale *t);
+	enum invariant want;
+} cases[] = {
+	{"a session with a message", tale_good, I_NONE},
+	{"two clients", tale_two_clients, I_NONE},
+	{"ringpost's own refusals", tale_local_refusals, I_NONE},
+	{"a rule", tale_rule, I_NONE},
+	{"a link that is replaced", tale_replaced_link, I_NONE},
+	{"a message in doubt", tale_in_doubt, I_NONE},
+	{"a lookalike that is refused", tale_lookalike_refused, I_NONE},
+	{"chunks", tale_chunks, I_NONE},
+	{"opaque behind STARTTLS", tale_opaque, I_NONE},
+	{"half closed", tale_half_closed, I_NONE},
+	{"250 of ringpost's own to a message", tale_invented_250, I1_ACK},
+	{"250, but not taken", tale_not_taken, I1_ACK},
+	{"the tail of a body is dropped", tale_dropped_tail, I1_ACK},
+	{"taken without its end", tale_taken_without_end, I2_COMMIT},
+	{"taken for a recipient nobody gave", tale_taken_with_other_recipient, I2_COMMIT},
+	{"taken twice", tale_taken_twice, I3_ONCE},
+	{"two replies swapped", tale_replies_swapped, I4_REPLIES},
+	{"a reply is missing", tale_reply_missing, I4_REPLIES},
+	{"the last reply is missing", tale_last_reply_missing, I4_REPLIES},
+	{"a reply twice", tale_reply_doubled, I4_REPLIES},
+	{"half of the lines of a reply", tale_half_a_reply, I4_REPLIES},
+	{"a reply that is cut", tale_cut_reply, I4_REPLIES},
+	{"a reply before the command is complete", tale_reply_too_early, I4_REPLIES},
+	{"451 without a cause", tale_451_without_cause, I4_REPLIES},
+	{"421 without a cause", tale_421_without_cause, I4_REPLIES},
+	{"503 behind an accepted MAIL", tale_503_without_cause, I4_REPLIES},
+	{"a reply behind the last one", tale_behind_the_end, I4_REPLIES},
+	{"a keyword that should be stripped", tale_keyword_not_stripped, I4_REPLIES},
+	{"a new link without the hello", tale_no_hello_again, I4_REPLIES},
+	{"an end without a word", tale_without_a_word, I4_REPLIES},
+	{"a command is passed twice", tale_passed_twice, I4_REPLIES},
+	{"another client's body", tale_other_body, I5_MIXED},
+	{"another client's reply", tale_other_reply, I5_MIXED},
+	{"too much is held", tale_held, I6_BOUND},
+	{"a counter is off by one", tale_counter_off, I9_COUNTERS},
+	{"a session is left in the counters", tale_session_left, I9_COUNTERS},
+	{"a message without a record", tale_no_record, I9_COUNTERS},
+	{"in doubt without a record", tale_doubt_missing, I10_DOUBT},
+	{"a record of a doubt that is none", tale_doubt_invented, I10_DOUBT},
+	{"RCPT behind a MAIL that a rule refused", tale_rcpt_behind_refused_mail, I11_VERDICT},
+	{"a sender that a rule refuses is passed", tale_rule_word_passed, I11_VERDICT},
+	{"refused, and passed all the same", tale_refused_and_passed, I11_VERDICT},
+	{"a verb that is never passed", tale_verb_passed, I11_VERDICT},
+	{"a lookalike is passed", tale_smuggled, I11_VERDICT},
+	{"plain octets behind STARTTLS", tale_plain_behind_starttls, I12_TLS},
+	{"a plain reply behind the 220", tale_reply_behind_220, I12_TLS},
+};
+
+static void forget(struct tale *t)
+{
+	for (uint32_t i = 0; i < t->srv.conn_count; i++)
+		octets_free(&t->srv.conns[i].read);
+	for (uint32_t i = 0; i < t->srv.reply_count; i++)
+		octets_free(&t->srv.replies[i].text);
+	for (uint32_t i = 0; i < t->srv.message_count; i++) {
+		octets_free(&t->srv.messages[i].from);
+		octets_free(&t->srv.messages[i].to);
+		octets_free(&t->srv.messages[i].body);
+	}
+	free(t->srv.conns);
+	free(t->srv.replies);
+	free(t->srv.messages);
+	octets_free(&t->log);
+	record_free(&t->rec);
+}
+
+static bool judged_right(void (*tell_it)(struct tale *t), enum invariant want, struct verdict *v)
+{
+	struct tale t = {.us = 1000000};
+
+	record_init(&t.rec);
+	t.lis = (struct oracle_listener){.recipients_max = 100,
+		.errors_max = 20,
+		.command_line_max = 4096,
+		.pipeline = 250,
+		.bad_sender = "bad@bad.example",
+		.rule_reply = "550 5.7.1 no thanks",
+		.server_count = 1,
+		.shortest_ms = 60000};
+	tell_it(&t);
+	const struct oracle_in in = {.rec = &t.rec,
+		.servers = &t.srv,
+		.listeners = &t.lis,
+		.listener_count = 1,
+		.log = octets_span(&t.log),
+		.stats = &t.st};
+	oracle_judge(&in, v);
+	forget(&t);
+	return v->broken == want;
+}
+
+int oracle_cases(void)
+{
+	struct verdict v;
+	int bad = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		if (judged_right(cases[i].tell, cases[i].want, &v))
+			continue;
+		printf("# the oracle: %s: judged %d, not %d: %s\n", cases[i].name, (int)v.broken,
+			(int)cases[i].want, v.text);
+		bad++;
+	}
+	return bad;
+}

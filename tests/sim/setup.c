@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * See setup.h. Each listener has an upstream of its own, so that a server of the record belongs to
+ * one listener. Short time limits are for worlds in which somebody is silent; the defaults are in
+ * use as well, virtual time costs nothing. Networks are all or nothing, but for one listener that
+ * serves 10.1.0.0/16 alone.
+ */
+#include "tests/sim/setup.h"
+
+static const char text[] =
+	"log: {format: logfmt, level: info}\n"
+	"hooks:\n"
+	"  words:\n"
+	"    type: rules\n"
+	"    reject-senders: [" SETUP_BAD_SENDER "]\n"
+	"    reject-recipients: [" SETUP_BAD_RECIPIENT "]\n"
+	"    reject-ehlo: [" SETUP_BAD_EHLO "]\n"
+	"    reply: \"" SETUP_RULE_REPLY "\"\n"
+	"listeners:\n"
+	"  plain: {bind: 127.0.0.1:2501, clients: any, upstream: plain}\n"
+	"  rules:\n"
+	"    {bind: 127.0.0.1:2502, clients: any, hooks: [words], bare-newlines: reject,\n"
+	"     trusted: 10.0.0.0/8, upstream: copy}\n"
+	"  strict:\n"
+	"    bind: 127.0.0.1:2503\n"
+	"    clients: any\n"
+	"    bare-newlines: normalize\n"
+	"    extensions: {CHUNKING: strip, DSN: strip}\n"
+	"    limits: {recipients: 100, message: 64k, errors: 4, soft-errors: 2, junk: 3,\n"
+	"             command-line: 512, pipeline: 3}\n"
+	"    upstream: splice\n"
+	"  tls: {bind: 127.0.0.1:2504, clients: any, starttls: passthrough, upstream: "
+	"ring-splice}\n"
+	"  quick:\n"
+	"    bind: 127.0.0.1:2505\n"
+	"    clients: any\n"
+	"    hooks: [words]\n"
+	"    starttls: passthrough\n"
+	"    timeouts: {command: 5s, data: 3s, send: 2s}\n"
+	"    limits: {pipeline: 20, error-delay: 2s, soft-errors: 1}\n"
+	"    upstream: quick\n"
+	"  zero: {bind: 127.0.0.1:2506, clients: any, bare-newlines: pass, upstream: zero}\n"
+	"  sized:\n"
+	"    bind: 127.0.0.1:2507\n"
+	"    clients: 10.1.0.0/16\n"
+	"    limits: {message: 70k, pipeline: 1}\n"
+	"    upstream: sized\n"
+	"  tls-splice: {bind: 127.0.0.1:2508, clients: any, starttls: passthrough, upstream: tls}\n"
+	"upstreams:\n"
+	"  plain: {servers: 10.2.0.1:25}\n"
+	"  copy: {servers: [10.2.1.1:25, 10.2.1.2:25], mover: copy}\n"
+	"  splice: {servers: [10.2.2.1:25, 10.2.2.2:25, 10.2.2.3:25], mover: splice}\n"
+	"  ring-splice: {servers: 10.2.3.1:25, mover: ring-splice}\n"
+	"  quick:\n"
+	"    servers: [10.2.4.1:25, 10.2.4.2:25]\n"
+	"    timeouts: {connect: 1s, greeting: 2s, reply: 2s, data-init: 2s, final-reply: 10m, "
+	"send: 2s}\n"
+	"    retry-down: 1s\n"
+	"    mover: splice\n"
+	"  zero: {servers: 10.2.5.1:25, mover: zero-copy}\n"
+	"  sized: {servers: [10.2.6.1:25, 10.2.6.2:25], mover: zero-copy}\n"
+	"  tls: {servers: 10.2.7.1:25, mover: splice}\n";
+
+static uint64_t shortest_ms(const struct conf_listener *l)
+{
+	const struct conf_listener_timeouts *t = &l->timeouts;
+	const struct conf_upstream_timeouts *u = &l->upstream->timeouts;
+	const uint32_t all[] = {t->command, t->data, t->send, u->connect, u->greeting, u->reply,
+		u->data_init, u->final_reply, u->send};
+	uint32_t least = UINT32_MAX;
+
+	for (size_t i = 0; i < ARRAY_LEN(all); i++)
+		least = MIN_OF(least, all[i]);
+	return least;
+}
+
+static void describe(const struct conf_listener *l, struct oracle_listener *o)
+{
+	static const int newlines[] = {[SCAN_GUARD] = NEWLINES_GUARD,
+		[SCAN_REJECT] = NEWLINES_REJECT,
+		[SCAN_NORMALIZE] = NEWLINES_NORMALIZE,
+		[SCAN_PASS] = NEWLINES_PASS};
+
+	o->newlines = newlines[l->bare_newlines];
+	o->message_max = l->limits.message;
+	o->recipients_max = l->limits.recipients;
+	o->errors_max = l->limits.errors;
+	o->command_line_max = l->limits.command_line;
+	o->pipeline = l->limits.pipeline;
+	o->starttls_passed = l->starttls == STARTTLS_PASSTHROUGH;
+	o->trusted = l->trusted.count > 0;
+	o->only_10_1 = !l->clients.any;
+	o->chunking_stripped = l->ehlo.policy[EXT_CHUNKING] == EXT_STRIP;
+	o->hidden = l->ehlo.policy[EXT_DSN] == EXT_STRIP ? "DSN" : NULL;
+	o->junk_max = l->limits.junk;
+	o->shortest_ms = shortest_ms(l);
+	if (l->hook_count == 0)
+		return;
+	o->bad_sender = SETUP_BAD_SENDER;
+	o->bad_recipient = SETUP_BAD_RECIPIENT;
+	o->bad_ehlo = SETUP_BAD_EHLO;
+	o->rule_reply = SETUP_RULE_REPLY;
+}
+
+static void number_servers(struct setup *s)
+{
+	const struct conf *c = s->conf;
+
+	for (uint32_t i = 0; i < c->listener_count; i++)
+		s->server_count += c->listeners[i].upstream->server_count;
+	s->servers = calloc(s->server_count, sizeof(*s->servers));
+	ASSERT(s->servers);
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < c->listener_count; i++) {
+		const struct conf_upstream *up = c->listeners[i].upstream;
+
+		s->listeners[i].first_server = n;
+		s->listeners[i].server_count = up->server_count;
+		for (uint32_t k = 0; k < up->server_count; k++)
+			s->servers[n++] = up->servers[k].addr;
+	}
+}
+
+static void make(struct setup *s)
+{
+	s->conf = conf_load_text("setup.c", text, sizeof(text) - 1, stderr);
+	ASSERT(s->conf);
+	s->listeners = calloc(s->conf->listener_count, sizeof(*s->listeners));
+	ASSERT(s->listeners);
+	for (uint32_t i = 0; i < s->conf->listener_count; i++)
+		describe(&s->conf->listeners[i], &s->listeners[i]);
+	number_servers(s);
+}
+
+const struct setup *setup_get(void)
+{
+	static struct setup s;
+
+	if (!s.conf)
+		make(&s);
+	return &s;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The configurations that simulated worlds run under: one real configuration file with listeners of
+ * every kind, read once per process, and the same facts in the oracle's terms.
+ */
+#ifndef TESTS_SIM_SETUP_H
+#define TESTS_SIM_SETUP_H
+
+#include "engine/conf/conf.h"
+#include "tests/sim/oracle.h"
+
+#define SETUP_BAD_SENDER "spam@bad.example"
+#define SETUP_BAD_RECIPIENT "nobody@bad.example"
+#define SETUP_BAD_EHLO "worm.bad.example"
+#define SETUP_RULE_REPLY "550 5.7.1 refused by the rule"
+
+struct setup {
+	struct conf *conf;
+	struct oracle_listener *listeners; /* by conf_listener.index; owns */
+	struct ring_addr *servers;	   /* all servers of all upstreams, numbered; owns */
+	uint32_t server_count;
+};
+
+/* The process's own; made on first use, never freed. */
+const struct setup *setup_get(void);
+
+#endif

@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * See world.h. The turn of the core, accepting, sessions, links, streams, movers, timers, slabs,
+ * parsers, log records and counters are the product's own objects; ring.h is the simulated
+ * kernel's; admission is ours, so that it can refuse.
+ *
+ * Failure modes: whatever does not come to an end within TURNS_MAX turns or CALM_US of quiet
+ * virtual time is I8.
+ */
+#include "tests/sim/world.h"
+
+#include "engine/core/acceptor.h"
+#include "engine/obs/log_buf.h"
+#include "ring/listen.h"
+#include "tests/sim/setup.h"
+
+#define TURNS_MAX 60000u
+#define CALM_US (3ull * 3600 * 1000000) /* longer than all time limits one after the other */
+#define BODY_QUEUES_MAX 100u		/* a large message through a tiny window takes for ever */
+#define LOG_BYTES (1u << 18)
+
+struct world {
+	struct tape *t;
+	struct record rec;
+	struct sim_kernel *k;
+	struct servers servers;
+	struct sim_clients *clients;
+	struct sess_core core;
+	struct ring *ring;
+	struct stat_table stats;
+	struct log_buf *log;
+	struct octets log_text;
+	struct acceptor *acceptors;
+	struct cli_door *doors;
+	uint32_t listener_count;
+	uint32_t admitted; /* and not released */
+	uint8_t refuse_rate;
+	uint32_t sessions_max;
+	bool drained, killed, pressed, refused;
+	uint64_t turns, calm_at_turn, calm_us;
+	bool calm;
+	const char *hung; /* I8: what did not end */
+};
+
+/* The world whose pools may be exhausted by chance: slab_get() has no other way to know it. */
+static struct world *current;
+
+/* ---- exhausted pools ---- */
+
+void *__real_slab_get(struct slab *s);
+void *__wrap_slab_get(struct slab *s);
+
+/* Not those whose users have made sure that something is left: there is a queue for each session by
+ * construction, and the room in cells is counted before they are taken. */
+static bool may_run_out(const struct slab *s)
+{
+	return strcmp(s->name, "queues") != 0 && strcmp(s->name, "cells") != 0;
+}
+
+void *__wrap_slab_get(struct slab *s)
+{
+	if (current && current->ring && may_run_out(s) &&
+		sim_fault_strikes(current->k, FAULT_FULL_SLAB))
+		return NULL;
+	return __real_slab_get(s);
+}
+
+/* ---- admission ---- */
+
+static int admit(
+	void *arg, const struct conf_listener *lis, const struct ring_addr *client, uint64_t now_ms)
+{
+	struct world *w = arg;
+
+	if (!w->calm && tape_chance(w->t, w->refuse_rate)) {
+		w->refused = true;
+		return tape_pick(w->t, 2) ? ADMIT_FULL : ADMIT_PER_CLIENT;
+	}
+	w->admitted++;
+	return ADMIT_OK;
+}
+
+static void release(void *arg, const struct ring_addr *client)
+{
+	struct world *w = arg;
+
+	ASSERT(w->admitted > 0);
+	w->admitted--;
+}
+
+/* ---- swarm: what this world is like ---- */
+
+/* Each fault is off in a quarter of the worlds, and all of them in one of eight. In most worlds
+ * they are rarer than they could be: else no session would live for long. */
+static void choose_faults(struct tape *t, uint8_t *rate)
+{
+	static const unsigned shares[] = {0, 8, 4, 4, 2, 2, 1, 1};
+	unsigned share = shares[tape_pick(t, ARRAY_LEN(shares))];
+
+	for (unsigned i = 0; i < SIM_FAULT_COUNT; i++)
+		rate[i] = share && tape_pick(t, 4)
+				  ? (uint8_t)(1 + tape_pick(t, sim_fault_max[i] / share + 1u))
+				  : 0;
+}
+
+static void choose_kernel(struct tape *t, struct sim_kernel_conf *c)
+{
+	static const uint32_t features[] = {
+		RING_FEAT_PBUF_INC | RING_FEAT_RECV_CAP | RING_FEAT_SEND_ZC,
+		RING_FEAT_PBUF_INC | RING_FEAT_SEND_ZC, RING_FEAT_SEND_ZC, RING_FEAT_PBUF_INC, 0};
+	static const uint32_t queues[] = {64u << 10, 16u << 10, 4096, 600, 256u << 10, 100};
+	static const uint32_t bufs[][2] = {
+		{16, 64u << 10}, {4, 4096}, {2, 256u << 10}, {8, 512}, {4, 16u << 10}};
+	const uint32_t *b = bufs[tape_pick(t, ARRAY_LEN(bufs))];
+
+	memset(c, 0, sizeof(*c));
+	choose_faults(t, c->rate);
+	c->features = features[tape_pick(t, ARRAY_LEN(features))];
+	c->send_queue_bytes = queues[tape_pick(t, ARRAY_LEN(queues))];
+	c->buf_count = b[0];
+	c->buf_bytes = b[1];
+	c->cq_entries = tape_pick(t, 4) ? 0 : 4u << tape_pick(t, 5);
+	c->start_us = 1000000 + tape_pick(t, 1u << 20);
+}
+
+static void choose_servers(
+	struct tape *t, const struct oracle_listener *l, bool strict, struct servers_conf *c)
+{
+	c->manners = (enum srv_manners)tape_pick(t, 3);
+	c->dies = tape_pick(t, 3) == 2;
+	c->starttls = l->starttls_passed && tape_pick(t, 2);
+	c->auth = tape_pick(t, 3) == 1;
+	if (!strict && tape_pick(t, 2))
+		c->lax = 1 + tape_pick(t, 127);
+}
+
+static void choose_clients(struct tape *t, const struct oracle_listener *l, struct clients_conf *c)
+{
+	static const uint32_t bodies[] = {200, 1500, 9000, 80u << 10, 400u << 10};
+
+	c->count = 1 + tape_small(t, 5);
+	c->messages = 1 + tape_pick(t, 8);
+	c->bulky = tape_pick(t, 6) == 5;
+	c->body_bytes =
+		c->bulky ? bodies[ARRAY_LEN(bodies) - 1] : bodies[tape_pick(t, ARRAY_LEN(bodies))];
+	c->manners = (enum cli_manners)tape_pick(t, 3);
+	c->dies = tape_pick(t, 3) == 2;
+	c->stalls = tape_pick(t, 3) == 1;
+	c->starttls = tape_pick(t, 2);
+	c->auth = tape_pick(t, 3) == 1;
+	c->bad_sender = l->bad_sender;
+	c->bad_recipient = l->bad_recipient;
+	c->bad_ehlo = l->bad_ehlo;
+}
+
+/* ---- beginning ---- */
+
+static bool env_step(void *arg)
+{
+	struct world *w = arg;
+
+	if (tape_pick(w->t, 2))
+		return servers_step(&w->servers) || clients_step(w->clients);
+	return clients_step(w->clients) || servers_step(&w->servers);
+}
+
+static uint64_t env_next_us(void *arg)
+{
+	struct world *w = arg;
+
+	return MIN_OF(servers_next_us(&w->servers), clients_next_us(w->clients));
+}
+
+static void open_core(struct world *w, const struct setup *s)
+{
+	struct ring_conf rc;
+	struct ring_barrier why;
+	const struct sess_admission adm = {admit, release, w};
+	const struct sess_core_conf cc = {
+		.sessions_max = w->sessions_max, .memory_bytes = 1u << 20};
+
+	ring_conf_defaults(&rc);
+	rc.ops_max = 4096;
+	rc.pipe_count_max = 3;
+	rc.pipe_bytes = 64u << 10;
+	rc.zc_count = 4;
+	rc.zc_bytes = 16u << 10;
+	w->ring = ring_open(&rc, &why);
+	ASSERT(w->ring);
+	w->log = log_buf_new(LOG_BYTES, &s->conf->log);
+	ASSERT(w->log);
+	bool ok = sess_core_init(&w->core, s->conf, &cc, w->ring, &w->stats, w->log, &adm);
+	ASSERT(ok);
+}
+
+static void open_doors(struct world *w, const struct setup *s)
+{
+	w->listener_count = s->conf->listener_count;
+	w->acceptors = calloc(w->listener_count, sizeof(*w->acceptors));
+	ASSERT(w->acceptors);
+	for (uint32_t i = 0; i < w->listener_count; i++) {
+		struct acceptor *a = &w->acceptors[i];
+
+		a->lis = &s->conf->listeners[i];
+		a->fd = sim_listener(w->k, i);
+	}
+}
+
+/* One or two of the listeners are in use. */
+static void choose_doors(struct world *w, uint32_t *first, uint32_t *count)
+{
+	static const char *const nets[] = {"10.1.0.1:1", "10.9.0.1:1"};
+
+	*first = tape_pick(w->t, w->listener_count);
+	*count = 1 + (tape_pick(w->t, 4) == 3);
+	w->doors = calloc(*count, sizeof(*w->doors));
+	ASSERT(w->doors);
+	for (uint32_t i = 0; i < *count; i++) {
+		uint32_t l = (*first + i) % w->listener_count;
+
+		w->doors[i].listener = w->acceptors[l].fd;
+		addr_parse(span_str(nets[tape_pick(w->t, 8) == 7]), &w->doors[i].from);
+		acceptor_start(&w->acceptors[l], &w->core);
+	}
+}
+
+/* Behind `bare-newlines: pass` the server is declared strict. */
+static bool must_be_strict(const struct setup *s, uint32_t first, uint32_t doors)
+{
+	bool strict = false;
+
+	for (uint32_t i = 0; i < doors; i++)
+		strict |= s->listeners[(first + i) % s->conf->listener_count].newlines ==
+			  NEWLINES_PASS;
+	return strict;
+}
+
+static void begin(struct world *w, struct tape *t)
+{
+	const struct setup *s = setup_get();
+	struct sim_kernel_conf kc;
+	struct servers_conf sc = {0};
+	struct clients_conf cc = {0};
+	uint32_t first, doors;
+
+	w->t = t;
+	record_init(&w->rec);
+	choose_kernel(t, &kc);
+	w->k = sim_kernel_new(&kc, t, &w->rec);
+	sim_kernel_use(w->k);
+	w->sessions_max = 2 + tape_pick(t, 7);
+	w->refuse_rate = tape_pick(t, 6) == 5 ? 40 : 0;
+	open_core(w, s);
+	open_doors(w, s);
+	choose_doors(w, &first, &doors);
+	choose_servers(t, &s->listeners[first], must_be_strict(s, first, doors), &sc);
+	choose_clients(t, &s->listeners[first], &cc);
+	cc.body_bytes = MIN_OF(cc.body_bytes, kc.send_queue_bytes * BODY_QUEUES_MAX);
+	servers_init(&w->servers, w->k, t, &sc, s->servers, s->server_count);
+	w->clients = clients_new(w->k, t, &cc, w->doors, doors);
+	sim_kernel_env(w->k, &(struct sim_env){env_step, env_next_us, w});
+	current = w;
+}
+
+/* ---- running ---- */
+
+static void take_log(struct world *w)
+{
+	struct iovec iov[2] = {{0}};
+	size_t n = log_buf_peek(w->log, iov);
+
+	for (unsigned i = 0; i < 2; i++)
+		if (iov[i].iov_len)
+			octets_add(&w->log_text, iov[i].iov_base, iov[i].iov_len);
+	log_buf_take(w->log, n);
+}
+
+static void calm_down(struct world *w)
+{
+	w->calm = true;
+	w->calm_at_turn = w->turns;
+	w->calm_us = sim_now_us(w->k);
+	w->core.pressure = false;
+	sim_kernel_calm(w->k);
+	servers_calm(&w->servers);
+	clients_calm(w->clients);
+}
+
+/* What an operator or the load may do to a core at any time. */
+static void disturb(struct world *w, uint32_t what)
+{
+	if (what == 0 && !w->drained) {
+		w->drained = true;
+		sess_drain_all(&w->core);
+	} else if (what == 1 && w->drained && !w->killed) {
+		w->killed = true;
+		sess_kill_all(&w->core);
+	} else if (what == 2) {
+		w->pressed = true;
+		w->core.pressure = !w->core.pressure;
+	}
+}
+
+static bool over(const struct world *w)
+{
+	return clients_gone(w->clients) && sess_none_left(&w->core);
+}
+
+static const char *stuck(const struct world *w)
+{
+	if (sim_stuck(w->k))
+		return "nothing can happen any more and something is left";
+	if (w->turns - w->calm_at_turn > TURNS_MAX)
+		return "turns without end";
+	if (w->calm && sim_now_us(w->k) - w->calm_us > CALM_US)
+		return "hours passed and something is left";
+	return NULL;
+}
+
+static void run(struct world *w)
+{
+	uint32_t patience = 100 + tape_pick(w->t, 2000);
+	bool disturbed = tape_pick(w->t, 4) == 3;
+
+	while (!over(w) && !w->hung) {
+		sess_core_turn(&w->core);
+		w->turns++;
+		take_log(w);
+		if (!w->calm && w->turns > patience)
+			calm_down(w);
+		if (!w->calm && disturbed && tape_pick(w->t, 256) == 255)
+			disturb(w, tape_pick(w->t, 3));
+		w->hung = over(w) ? NULL : stuck(w);
+	}
+	if (!w->calm)
+		calm_down(w);
+}
+
+/* ---- ending ---- */
+
+static bool accepting(const struct world *w)
+{
+	for (uint32_t i = 0; i < w->listener_count; i++)
+		if (acceptor_busy(&w->acceptors[i]))
+			return true;
+	return false;
+}
+
+static void end(struct world *w)
+{
+	for (uint32_t i = 0; i < w->listener_count; i++)
+		if (w->acceptors[i].core)
+			acceptor_stop(&w->acceptors[i]);
+	while ((accepting(w) || !sess_none_left(&w->core)) && !w->hung) {
+		sess_core_turn(&w->core);
+		w->turns++;
+		w->hung = accepting(w) ? stuck(w) : NULL;
+	}
+	take_log(w);
+	if (w->hung)
+		return;
+	current = NULL;
+	for (uint32_t i = 0; i < w->listener_count; i++)
+		sim_listener_close(w->k, w->acceptors[i].fd);
+	sess_core_fini(&w->core);
+	ring_close(w->ring);
+	w->ring = NULL;
+}
+
+static void say(struct verdict *v, enum invariant i, const char *text)
+{
+	v->broken = i;
+	snprintf(v->text, sizeof(v->text), "%s", text);
+}
+
+static void judge(struct world *w, struct verdict *v)
+{
+	const struct setup *s = setup_get();
+	const struct oracle_in in = {
+		.rec = &w->rec,
+		.servers = &w->servers,
+		.clients = w->clients,
+		.listeners = s->listeners,
+		.listener_count = w->listener_count,
+		.log = octets_span(&w->log_text),
+		.stats = &w->stats,
+		.drained = w->drained,
+		.killed = w->killed,
+		.pressure = w->pressed,
+		.admission_refused = w->refused,
+		.sessions_max = w->sessions_max,
+	};
+
+	if (w->hung)
+		say(v, I8_LIVE, w->hung);
+	else if (clients_gave_up(w->clients))
+		say(v, I8_LIVE, "a client waited for ever in quiet times");
+	else if (sim_open_sockets(w->k))
+		say(v, I8_LIVE, "a socket was never closed");
+	else if (w->admitted)
+		say(v, I9_COUNTERS, "an admission was not given back");
+	else
+		oracle_judge(&in, v);
+}
+
+static void measure(struct world *w, struct world_result *out)
+{
+	record_mix(&w->rec, w->log_text.p, w->log_text.n);
+	record_mix(&w->rec, &w->stats, sizeof(w->stats));
+	out->hash = w->rec.hash;
+	out->turns = w->turns;
+	out->events = w->rec.count;
+	out->messages = w->servers.message_count;
+	out->completions = sim_completions(w->k);
+	out->virtual_us = sim_now_us(w->k);
+	for (uint32_t i = 0; i < w->rec.sock_count; i++) {
+		out->sessions += !w->rec.socks[i].dialled;
+		out->links += w->rec.socks[i].dialled;
+	}
+	memcpy(out->faults, w->rec.faults, sizeof(out->faults));
+}
+
+static void tell(const struct world *w, const struct world_result *r, FILE *out)
+{
+	record_print(&w->rec, out);
+	fprintf(out, "---- log\n%.*s", (int)w->log_text.n, (const char *)w->log_text.p);
+	fprintf(out, "---- %llu sessions, %llu links, %llu turns, %.3f s of virtual time\n",
+		(unsigned long long)r->sessions, (unsigned long long)r->links,
+		(unsigned long long)r->turns, (double)r->virtual_us / 1e6);
+}
+
+/* What hangs is left where it is: its operations and leases could not be closed. */
+static void forget(struct world *w)
+{
+	current = NULL;
+	sim_kernel_use(NULL);
+	if (w->hung)
+		return;
+	sim_kernel_free(w->k);
+	clients_free(w->clients);
+	servers_free(&w->servers);
+	log_buf_free(w->log);
+	octets_free(&w->log_text);
+	free(w->acceptors);
+	free(w->doors);
+	record_free(&w->rec);
+}
+
+void world_run(struct tape *t, struct world_result *out, FILE *transcript)
+{
+	struct world w = {0};
+
+	memset(out, 0, sizeof(*out));
+	begin(&w, t);
+	run(&w);
+	end(&w);
+	judge(&w, &out->verdict);
+	measure(&w, out);
+	if (transcript)
+		tell(&w, out, transcript);
+	forget(&w);
+}
+
+int sim_world_from_tape(const uint8_t *p, size_t n)
+{
+	struct world_result r;
+	struct tape t;
+
+	tape_from_bytes(&t, p, n);
+	world_run(&t, &r, NULL);
+	tape_free(&t);
+	if (r.verdict.broken != I_NONE) {
+		fprintf(stderr, "broken: %s\n", r.verdict.text);
+		abort();
+	}
+	return 0;
+}
