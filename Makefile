@@ -81,6 +81,8 @@ SIM_ENGINE := $(wildcard engine/smtp/*.c engine/upstream/*.c engine/session/*.c 
 SIM_OBJ    := $(patsubst %.c,$(B)/%.o,$(SIM_RING) $(SIM_ENGINE))
 SIM_SRC    := $(wildcard tests/sim/*.c)
 SIM_LIBS   := -Wl,--wrap=slab_get -lyaml $(MALLOC_LIB)
+# Always under the sanitizers, whatever the mode of the rest.
+SIM := build/asan/ringpost-sim
 
 # Fuzzers: libFuzzer's main() in build/fuzz; in every tree one that replays files, for `make test`.
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -163,20 +165,19 @@ check: all $(TEST_BIN)                   ## units and the quick scripted tests: 
 
 test: need-test                          ## install, build, run every test; ends with "N passed, M failed"
 	@$(MAKE) --no-print-directory all $(TEST_BIN)
-	@BUILD=$(B) tests/run.sh all
+	@$(MAKE) --no-print-directory -s MODE=asan $(SIM)
+	@BUILD=$(B) SIM=$(SIM) tests/run.sh all
 
 asan: need-test                          ## the whole suite under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory MODE=asan asan-run
-asan-run: all $(TEST_BIN)
-	@BUILD=$(B) tests/run.sh all
+asan-run: all $(TEST_BIN) $(B)/ringpost-sim
+	@BUILD=$(B) SIM=$(B)/ringpost-sim tests/run.sh all
 tsan: need-test                          ## the whole suite under ThreadSanitizer
 	@$(MAKE) --no-print-directory MODE=tsan tsan-run
 tsan-run: all $(TEST_BIN)
 	@BUILD=$(B) tests/run.sh all
 .PHONY: asan-run tsan-run
 
-# Always under the sanitizers, whatever the mode of the rest.
-SIM := build/asan/ringpost-sim
 sim: need-build                          ## the engine on a simulated kernel: a minute of seeded faults; SEEDS=n worlds; SEED=n: one, with a transcript
 	@$(MAKE) --no-print-directory -s MODE=asan $(SIM)
 	@$(SIM) --save build $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(or $(FIRST),1) $(SEEDS) --seconds 0,--tap --tapes tests/sim/tapes))

@@ -7,6 +7,8 @@
 #   BUILD=build/release tests/run.sh unit        units
 #   BUILD=build/release tests/run.sh unit quick  units and the quick scripted tests
 #
+# With SIM=build/asan/ringpost-sim also simulated worlds for a minute.
+#
 # Shows failures in full, one line for each suite with its seconds, the names of what failed, and
 # last "N passed, M failed". Status 1 when M > 0. A runner that crashes, hangs, reports fewer tests
 # than it announced, or brings a sanitizer's report is a failed test of its own.
@@ -26,6 +28,7 @@ cd "$(dirname "$0")/.." || exit 69
 
 UNIT_LIMIT_S=900   # one program
 SUITE_LIMIT_S=3600 # a python suite
+SIM_SECONDS=60     # of simulated worlds
 
 tmp=$(mktemp -d) || exit 69
 trap 'rm -rf "$tmp"' EXIT
@@ -188,7 +191,27 @@ if [ -n "$quick" ]; then
 	some='!(*_uncapped|*_plain)/*'
 fi
 run_units
+# ---- simulated worlds: TAP on standard output, broken worlds below it ----
+
+run_sim()
+{
+	local t0=$EPOCHREALTIME before=$passed wrong=${#failures[@]} status
+
+	timeout --foreground -k 10 $UNIT_LIMIT_S "$SIM" --tap --tapes tests/sim/tapes --seconds $SIM_SECONDS \
+		--quiet --save "$BUILD" >"$tmp/sim.tap" 2>"$tmp/sim.err"
+	status=$?
+	count "$tmp/sim.tap" sim "$status"
+	if [ "$bad" -gt 0 ]; then
+		echo "---- simulated worlds ----"
+		grep -v '^ok ' "$tmp/sim.tap"
+		head -c 20000 "$tmp/sim.err"
+	fi
+	report_suite sim "$before" "$wrong" "$t0" \
+		": $(sed -n 's/^# \([0-9]* sessions in [0-9]* worlds\).*/\1/p' "$tmp/sim.tap")"
+}
+
 run_fuzz_corpora
+[ -z "${SIM:-}" ] || run_sim
 if [ -n "$quick" ]; then
 	run_suite proto --quick
 elif [ "$what" = all ]; then

@@ -318,7 +318,7 @@ static void before(struct mail *m)
 	struct cli *c = m->c;
 
 	if (odd(m, ODD_EHLO_AGAIN)) {
-		octets_fmt(&c->out, "EHLO c%u.example\r\n", c->no);
+		octets_fmt(&c->out, "EHLO also.c%u.example\r\n", c->no);
 		cli_piece(c, EXPECT_HELLO, PIECE_SYNC);
 	}
 	if (odd(m, ODD_JUNK))

@@ -15,7 +15,6 @@
 
 #define SHOWN_OCTETS 60u
 #define MARK_BYTES 4096u /* a client's mark stands early in what it says */
-#define REPLIES_HELD_MAX ((64u << 10) + (64u << 10) + (16u << 10) + (256u << 10))
 
 /* ---- verdict ---- */
 
@@ -103,6 +102,14 @@ uint32_t out_ev(const struct oracle *o, uint32_t sock, uint32_t end)
 	return ev_of(o->socks[sock].out, o->socks[sock].out_n, end);
 }
 
+/* What waits in a send was decided when the send began. */
+uint32_t said_ev(const struct oracle *o, uint32_t sock, uint32_t end)
+{
+	const struct osock *k = &o->socks[sock];
+
+	return MIN_OF(out_ev(o, sock, end), ev_of(k->offer, k->offer_n, end));
+}
+
 uint32_t in_before(const struct oracle *o, uint32_t sock, uint32_t ev)
 {
 	return octets_before(o->socks[sock].in, o->socks[sock].in_n, ev);
@@ -157,6 +164,13 @@ static void note_event(struct osock *k, const struct rec_event *e, uint32_t ev)
 	}
 }
 
+/* A send that is begun anew, after one that took less, may reach less far: sorted all the same. */
+static void add_offer(struct osock *k, struct ev_end end)
+{
+	if (k->offer_n == 0 || k->offer[k->offer_n - 1].end < end.end)
+		k->offer[k->offer_n++] = end;
+}
+
 static void index_events(struct oracle *o)
 {
 	const struct record *r = o->rec;
@@ -171,14 +185,17 @@ static void index_events(struct oracle *o)
 			o->socks[e->sock].in_n++;
 		if (e->sock < r->sock_count && e->kind == REC_OUT)
 			o->socks[e->sock].out_n++;
+		if (e->sock < r->sock_count && e->kind == REC_OFFER)
+			o->socks[e->sock].offer_n++;
 	}
 	for (uint32_t i = 0; i < r->sock_count; i++) {
 		struct osock *k = &o->socks[i];
 
 		k->in = next;
 		k->out = next + k->in_n;
-		next += k->in_n + k->out_n;
-		k->in_n = k->out_n = 0;
+		k->offer = k->out + k->out_n;
+		next += k->in_n + k->out_n + k->offer_n;
+		k->in_n = k->out_n = k->offer_n = 0;
 		k->dial_ev = k->open_ev = k->close_ev = k->loss_ev = k->in_end_ev = NONE;
 		k->conn = k->sess = NONE;
 	}
@@ -191,6 +208,8 @@ static void index_events(struct oracle *o)
 			k->in[k->in_n++] = end;
 		else if (k && e->kind == REC_OUT)
 			k->out[k->out_n++] = end;
+		else if (k && e->kind == REC_OFFER)
+			add_offer(k, end);
 		else if (k)
 			note_event(k, e, (uint32_t)i);
 		else if (e->kind == REC_FAR_RESET || e->kind == REC_NET_DEAD)
@@ -230,10 +249,8 @@ static void index_servers(struct oracle *o)
 		if (r->why == SRV_LIE || r->why == SRV_MALFORMED)
 			c->lie_from = MIN_OF(c->lie_from, r->serial);
 	}
-	/* It lied in another way: nothing tells since when. */
-	for (uint32_t i = 0; i < srv->conn_count; i++)
-		if (srv->conns[i].lied && o->conns[i].lie_from == UINT32_MAX)
-			o->conns[i].lie_from = 0;
+	/* One whose only lie is an EHLO list unlike that of the others is bad as a replacement, but
+	 * each of its replies is one to what it names. */
 }
 
 /* ---- whose link ---- */
@@ -372,6 +389,11 @@ static void judge_commit(struct oracle *o, const struct srv_message *m)
 	struct omsg *w = message_at(o, sock, m->end_off);
 	struct span from = octets_span(&m->from), to = octets_span(&m->to);
 
+	/* Behind a STARTTLS that a lie answered what crosses is nobody's: the server need not know
+	 * of it. */
+	if (s && s->opaque && !w && sock == s->links[s->cur] && m->end_off > s->at &&
+		o->srv->conns[m->conn].lied)
+		return;
 	if (s && (has_address(from, s->lis->bad_sender) || has_address(to, s->lis->bad_recipient)))
 		broken(o, I11_VERDICT, s, 0, from,
 			"a message was taken whose envelope a rule refuses");
@@ -396,20 +418,6 @@ static void judge_commit(struct oracle *o, const struct srv_message *m)
 			"a message was taken for other recipients than the client was told");
 }
 
-/* Octet `end` was taken, or given to a send, before event `ev`. */
-static bool sent_before(const struct oracle *o, uint32_t sock, uint32_t end, uint32_t ev)
-{
-	if (out_ev(o, sock, end) < ev)
-		return true;
-	for (uint32_t i = o->socks[sock].dial_ev; i < ev; i++) {
-		const struct rec_event *e = &o->rec->events[i];
-
-		if (e->sock == sock && e->kind == REC_OFFER && e->off + e->n >= end)
-			return true;
-	}
-	return false;
-}
-
 /* 2xx was told. */
 static void judge_told(struct oracle *o, const struct omsg *w)
 {
@@ -419,7 +427,7 @@ static void judge_told(struct oracle *o, const struct omsg *w)
 	if (reply_lies(o, r)) {
 		/* The server said so, and the end must have been on its way to it. Where chunks
 		 * end is not always known behind a lie. */
-		if (w->full && !w->bdat && !sent_before(o, w->sock, w->end_off, w->told_ev))
+		if (w->full && !w->bdat && said_ev(o, w->sock, w->end_off) >= w->told_ev)
 			broken(o, I1_ACK, s, w->number, SPAN_NONE,
 				"2xx to a message before its end was sent");
 		return;
@@ -450,15 +458,15 @@ static void judge_replies_held(struct oracle *o, const struct sess *s, uint32_t 
 	const struct osock *k = &o->socks[sock], *c = &o->socks[s->sock];
 	uint32_t shown_before = out_before(o, s->sock, k->dial_ev);
 
-	if (o->rec->socks[sock].in.n <= REPLIES_HELD_MAX)
+	if (o->rec->socks[sock].in.n <= o->in->held_max)
 		return;
 	for (uint32_t i = 0; i < k->in_n && k->in[i].ev < c->loss_ev; i++) {
 		uint32_t shown = out_before(o, s->sock, k->in[i].ev) - shown_before;
 
-		if (k->in[i].end > shown && k->in[i].end - shown > REPLIES_HELD_MAX) {
+		if (k->in[i].end > shown && k->in[i].end - shown > o->in->held_max) {
 			broken(o, I6_BOUND, s, s->number, SPAN_NONE,
 				"%u octets of a server are held, the bound is %u",
-				k->in[i].end - shown, REPLIES_HELD_MAX);
+				k->in[i].end - shown, o->in->held_max);
 			return;
 		}
 	}

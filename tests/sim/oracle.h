@@ -75,6 +75,9 @@ struct oracle_in {
 	/* Things that happened to the whole core and excuse refusals. */
 	bool drained, killed, pressure, admission_refused;
 	uint32_t sessions_max;
+	/* Octets of one direction of a session that may be held: what stops reading, and what still
+	 * comes then. */
+	uint32_t held_max;
 };
 
 void oracle_judge(const struct oracle_in *in, struct verdict *out);

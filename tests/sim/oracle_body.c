@@ -6,10 +6,6 @@
  */
 #include "tests/sim/oracle_int.h"
 
-/* What may be held between a client that sends a body and a link that takes it: the high mark, one
- * piece beyond it, a plain buffer, and a shared receive buffer that is given out as a whole. */
-#define HELD_MAX ((64u << 10) + (64u << 10) + (16u << 10) + (256u << 10))
-
 /* The octets before `off` are the CRLF of DATA's own line: a dot right at the start counts. */
 uint32_t body_end(struct span in, uint32_t off)
 {
@@ -174,7 +170,7 @@ void body_bound(struct oracle *o, struct sess *s, uint32_t in_from, uint32_t in_
 	const struct osock *a = &o->socks[s->sock], *b = &o->socks[sock];
 	uint32_t k = 0, out = 0;
 
-	for (uint32_t i = 0; i < a->in_n && in_to - in_from > HELD_MAX; i++) {
+	for (uint32_t i = 0; i < a->in_n && in_to - in_from > o->in->held_max; i++) {
 		if (a->in[i].end <= in_from)
 			continue;
 		if (a->in[i].ev > b->loss_ev || a->in[i].ev > b->close_ev)
@@ -183,10 +179,10 @@ void body_bound(struct oracle *o, struct sess *s, uint32_t in_from, uint32_t in_
 			out = b->out[k++].end;
 		uint32_t taken = MIN_OF(a->in[i].end, in_to) - in_from;
 		uint32_t passed = out > out_from ? out - out_from : 0;
-		if (taken > passed && taken - passed > HELD_MAX) {
+		if (taken > passed && taken - passed > o->in->held_max) {
 			broken(o, I6_BOUND, s, s->number, SPAN_NONE,
 				"%u octets of a body are held, the bound is %u", taken - passed,
-				HELD_MAX);
+				o->in->held_max);
 			return;
 		}
 		if (a->in[i].end >= in_to)

@@ -439,6 +439,109 @@ static void tale_opaque(struct tale *t)
 	end(t);
 }
 
+/* The server refuses a chunk and takes the next one all the same. */
+static void tale_chunk_refused(struct tale *t)
+{
+	begin(t);
+	envelope(t);
+	give(t, "BDAT 5\r\nc1m1 ");
+	pass_command(t, "BDAT 5\r\n");
+	pass(t, "c1m1 ");
+	say(t, SRV_ANSWER, 503, "not now");
+	tell_reply(t, last_reply(t));
+	give(t, "BDAT 3 LAST\r\nxyz");
+	pass_command(t, "BDAT 3 LAST\r\n");
+	pass(t, "xyz");
+	took(t, "xyz", true);
+	say_taken(t);
+	tell_reply(t, last_reply(t));
+	log_transaction(t, "accepted", &t->st.messages_accepted);
+	quit(t);
+	end(t);
+}
+
+/* What the server says to `*` is for nobody; when it says nothing, its link is lost. */
+static void tale_mute_behind_star(struct tale *t)
+{
+	static char text[12300];
+
+	memset(text, 'x', sizeof(text) - 3);
+	memcpy(text + sizeof(text) - 3, "\r\n", 2);
+	begin(t);
+	step(t, "AUTH LOGIN\r\n", 334, "VXNlcg==");
+	give(t, text);
+	pass(t, "*\r\n");
+	tell(t, "500 5.5.6 authentication exchange line too long\r\n");
+	t->us += 61 * 1000000;
+	close_sock(t, t->l);
+	local(t, "QUIT\r\n", "221 2.0.0 bye\r\n");
+	end(t);
+}
+
+#define SILENT "421 4.4.2 timeout, closing connection\r\n"
+
+/* What waits in a send was said when the send began. */
+static void tale_late_send(struct tale *t)
+{
+	begin(t);
+	give(t, "NO");
+	t->us += 70 * 1000000;
+	record_event(&t->rec, t->us, t->c, REC_OFFER, RING_OK, (uint32_t)t->rec.socks[t->c].out.n,
+		sizeof(SILENT) - 1);
+	give(t, "OP\r\n");
+	tell(t, SILENT);
+	end(t);
+}
+
+/* The limit is for the whole line. */
+static void tale_slow_line(struct tale *t)
+{
+	begin(t);
+	t->us += 59 * 1000000;
+	give(t, "RSET\r");
+	t->us += 2 * 1000000;
+	tell(t, SILENT);
+	end(t);
+}
+
+static void tale_unreadable_mail(struct tale *t)
+{
+	begin(t);
+	local(t, "MAIL FROM:<a b> SIZE=1\r\n", "501 5.5.4 bad parameter\r\n");
+	local(t, "MAIL FROM:<a b> SIZE=1\r\n", "501 5.1.7 bad sender address syntax\r\n");
+	quit(t);
+	end(t);
+}
+
+/* Only 250 accepts a hello: what was shown before still holds. */
+static void tale_hello_not_250(struct tale *t)
+{
+	begin(t);
+	step(t, "EHLO c1.example\r\n", 221, "surprise");
+	envelope(t);
+	give(t, "BDAT 5 LAST\r\nc1m1 ");
+	pass_command(t, "BDAT 5 LAST\r\n");
+	pass(t, "c1m1 ");
+	took(t, "c1m1 ", true);
+	say_taken(t);
+	tell_reply(t, last_reply(t));
+	log_transaction(t, "accepted", &t->st.messages_accepted);
+	quit(t);
+	end(t);
+}
+
+static void tale_bdat_no_line(struct tale *t)
+{
+	begin(t);
+	give(t, "BDAT 8 LAST\x1b\r\nNOOP 1\r\n");
+	tell(t, "500 5.5.2 control octets in a command\r\n");
+	pass_command(t, "NOOP 1\r\n");
+	say(t, SRV_ANSWER, 250, "nothing");
+	tell_reply(t, last_reply(t));
+	quit(t);
+	end(t);
+}
+
 static void tale_half_closed(struct tale *t)
 {
 	begin(t);
@@ -613,6 +716,40 @@ static void tale_421_without_cause(struct tale *t)
 {
 	begin(t);
 	tell(t, "421 4.4.2 timeout, closing connection\r\n");
+	end(t);
+}
+
+static void tale_421_behind_a_reply(struct tale *t)
+{
+	begin(t);
+	t->us += 59 * 1000000;
+	step(t, "NOOP 1\r\n", 250, "nothing");
+	t->us += 2 * 1000000;
+	tell(t, SILENT);
+	end(t);
+}
+
+static void tale_421_to_a_whole_line(struct tale *t)
+{
+	begin(t);
+	t->us += 70 * 1000000;
+	local(t, "NOOP\r\n", SILENT);
+	end(t);
+}
+
+static void tale_readable_mail_refused(struct tale *t)
+{
+	begin(t);
+	local(t, "MAIL FROM:<c1m1@c1.example>\r\n", "501 5.5.4 bad parameter\r\n");
+	quit(t);
+	end(t);
+}
+
+static void tale_bdat_no_line_501(struct tale *t)
+{
+	begin(t);
+	local(t, "BDAT 8 LAST\x1b\r\n",
+		"501 5.5.4 syntax: BDAT count [LAST]; closing connection\r\n");
 	end(t);
 }
 
@@ -844,6 +981,13 @@ static const struct {
 	{"a lookalike that is refused", tale_lookalike_refused, I_NONE},
 	{"chunks", tale_chunks, I_NONE},
 	{"opaque behind STARTTLS", tale_opaque, I_NONE},
+	{"a chunk that the server refused", tale_chunk_refused, I_NONE},
+	{"nothing is said to the end of AUTH", tale_mute_behind_star, I_NONE},
+	{"a reply that waits in its send", tale_late_send, I_NONE},
+	{"a line that takes too long", tale_slow_line, I_NONE},
+	{"a MAIL that cannot be read", tale_unreadable_mail, I_NONE},
+	{"a hello that is answered 221", tale_hello_not_250, I_NONE},
+	{"BDAT that is no command line", tale_bdat_no_line, I_NONE},
 	{"half closed", tale_half_closed, I_NONE},
 	{"250 of ringpost's own to a message", tale_invented_250, I1_ACK},
 	{"250, but not taken", tale_not_taken, I1_ACK},
@@ -860,6 +1004,10 @@ static const struct {
 	{"a reply before the command is complete", tale_reply_too_early, I4_REPLIES},
 	{"451 without a cause", tale_451_without_cause, I4_REPLIES},
 	{"421 without a cause", tale_421_without_cause, I4_REPLIES},
+	{"421 soon behind a reply", tale_421_behind_a_reply, I4_REPLIES},
+	{"421 to a whole command", tale_421_to_a_whole_line, I4_REPLIES},
+	{"a readable MAIL is refused", tale_readable_mail_refused, I4_REPLIES},
+	{"501 to BDAT that is no command line", tale_bdat_no_line_501, I4_REPLIES},
 	{"503 behind an accepted MAIL", tale_503_without_cause, I4_REPLIES},
 	{"a reply behind the last one", tale_behind_the_end, I4_REPLIES},
 	{"a keyword that should be stripped", tale_keyword_not_stripped, I4_REPLIES},
@@ -916,6 +1064,7 @@ static bool judged_right(void (*tell_it)(struct tale *t), enum invariant want, s
 		.shortest_ms = 60000};
 	tell_it(&t);
 	const struct oracle_in in = {.rec = &t.rec,
+		.held_max = 400u << 10,
 		.servers = &t.srv,
 		.listeners = &t.lis,
 		.listener_count = 1,

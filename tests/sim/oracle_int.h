@@ -11,6 +11,7 @@
 #include "tests/sim/oracle.h"
 
 #define NONE UINT32_MAX
+#define CLOCK_US 1000u	     /* limits are counted in whole milliseconds */
 #define AUTH_LINE_MAX 12288u /* of a line in an AUTH exchange, with its end */
 
 /* ringpost's own replies: their words are part of what is documented. */
@@ -89,6 +90,7 @@ struct unit {
 bool smtp_read_line(struct span in, uint32_t off, struct unit *u);
 void smtp_read_command(const struct oracle_listener *lis, struct unit *u);
 void smtp_read_auth_line(struct unit *u);
+bool smtp_is_bdat(const struct unit *u);	/* a command line, and BDAT */
 bool smtp_clean_path(const struct unit *u);	/* surely well-formed */
 bool smtp_clean_params(const struct unit *u);	/* surely well-formed */
 bool smtp_clean_auth(const struct unit *u);	/* surely well-formed */
@@ -104,8 +106,10 @@ struct reply {
 	unsigned code;
 	uint32_t sr; /* marked: index into servers.replies */
 	enum own_reply own;
-	uint32_t ev, end_ev; /* the events that took its first and its last octet */
-	uint64_t us;	     /* of the first */
+	/* When it was decided: its first octet was given to a send, which may have to wait. And
+	 * when its last octet was taken. */
+	uint32_t ev, end_ev;
+	uint64_t us; /* of `ev` */
 };
 
 /* ---- the world, indexed (oracle.c) ---- */
@@ -115,8 +119,9 @@ struct ev_end {
 };
 
 struct osock {
-	struct ev_end *in, *out; /* into oracle.ends */
-	uint32_t in_n, out_n;
+	/* Into oracle.ends. `offer`: octets of sends that were begun, none of them counted back. */
+	struct ev_end *in, *out, *offer;
+	uint32_t in_n, out_n, offer_n;
 	uint32_t dial_ev, open_ev, close_ev, loss_ev, in_end_ev; /* NONE: never */
 	uint64_t dial_us;
 	uint32_t conn; /* servers.conns, or NONE */
@@ -186,11 +191,14 @@ struct sess {
 	struct octets from, to, chunks; /* owns */
 	struct span mail_line;
 	uint32_t errors, junk;
-	uint64_t loss_us;  /* when a reply said that the link was lost */
-	bool dropped;	   /* the link was dropped on purpose */
-	bool blind;	   /* what a server that lied answered, and nobody was told, is not known */
-	uint64_t reset_us; /* when ringpost last had a reason to say RSET itself */
-	bool left_over;	   /* commands stood behind the reply that ended the session */
+	/* The last message that was taken: the junk before it, when its reply was decided, where
+	 * the reply ends. */
+	uint32_t junk_then, taken_ev, taken_off;
+	uint64_t loss_us; /* when a reply said that the link was lost */
+	bool dropped;	  /* the link was dropped on purpose */
+	bool blind;	  /* what a server that lied answered, and nobody was told, is not known */
+	uint64_t own_us;  /* when ringpost last had a reason to say RSET or `*` itself */
+	bool left_over;	  /* commands stood behind the reply that ended the session */
 	bool opaque;
 	uint32_t serial_sock, serial_next; /* replies of a link come in order */
 	/* links */
@@ -202,9 +210,10 @@ struct sess {
 	struct span gone[8]; /* the last commands that ringpost refused */
 	uint32_t gone_n;
 	uint32_t body_msg, body_off; /* PHASE_BODY: its message; where DATA was, or NONE */
-	bool away;		     /* gone, or sent away, with less than a reply */
-	bool unsure;		     /* refused at once, or a session whose first pool was empty */
-	bool cut;		     /* the client's connection broke, or may have */
+	bool long_line; /* the last command was too long, and answered before its end */
+	bool away;	/* gone, or sent away, with less than a reply */
+	bool unsure;	/* refused at once, or a session whose first pool was empty */
+	bool cut;	/* the client's connection broke, or may have */
 };
 
 struct oracle {
@@ -241,8 +250,12 @@ static inline uint64_t ev_us(const struct oracle *o, uint32_t ev)
 {
 	return ev == NONE ? UINT64_MAX : o->rec->events[ev].us;
 }
+/* Fault `f`, from event `from` on and before `to`, and not before that time. */
+bool struck_between(
+	const struct oracle *o, enum sim_fault f, uint32_t from, uint32_t to, uint64_t since_us);
 uint32_t in_ev(const struct oracle *o, uint32_t sock, uint32_t end);
 uint32_t out_ev(const struct oracle *o, uint32_t sock, uint32_t end);
+uint32_t said_ev(const struct oracle *o, uint32_t sock, uint32_t end);	/* given to a send */
 uint32_t in_before(const struct oracle *o, uint32_t sock, uint32_t ev); /* octets given so far */
 uint32_t out_before(const struct oracle *o, uint32_t sock, uint32_t ev);
 

@@ -233,8 +233,12 @@ static struct fate fate_of(const struct oracle *o, struct omsg *m)
 	const struct osock *k = &o->socks[m->sock];
 	const struct srv_reply *r = m->final == NONE ? NULL : srv_of(o, m->final);
 	if (r && reply_given(o, r)) {
-		/* It may have come when the link was given up already. */
-		enum doubt sure = m->told_own || o->in->killed ? DOUBT_MAY : DOUBT_MUST;
+		/* It may have come when the link was given up already, or there was no memory for
+		 * the piece it came with. */
+		bool given_up = m->told_own || o->in->killed ||
+				struck_between(o, FAULT_FULL_SLAB, in_ev(o, m->sock, r->out_end),
+					k->close_ev, 0);
+		enum doubt sure = given_up ? DOUBT_MAY : DOUBT_MUST;
 
 		if (r->code / 100 == 2)
 			f.taken = sure;
@@ -247,29 +251,50 @@ static struct fate fate_of(const struct oracle *o, struct omsg *m)
 	return f;
 }
 
-/* Every message that must have one finds its record, no record is left without a message. */
+static bool has_mark(const struct omsg *m)
+{
+	uint32_t who, which;
+
+	return read_mark(octets_span(&m->from), &who, &which);
+}
+
+/* The record of message `i`, if it is there and nobody else's. */
+static bool find_record(struct book *b, uint32_t i, bool (*wanted)(const struct line *))
+{
+	for (uint32_t k = 0; k < b->n; k++) {
+		struct line *l = &b->lines[k];
+
+		if (l->used || !wanted(l) || !is_of(l, &b->o->msgs[i]))
+			continue;
+		l->used = true;
+		return true;
+	}
+	return false;
+}
+
+/* Every message that must have one finds its record, no record is left without a message. A message
+ * whose sender names it can have one record only, so those choose first. */
 static void pair_records(
 	struct book *b, const struct fate *fates, bool doubt, bool (*wanted)(const struct line *))
 {
+	static const struct {
+		bool named;
+		enum doubt d;
+	} rounds[] = {
+		{true, DOUBT_MUST}, {true, DOUBT_MAY}, {false, DOUBT_MUST}, {false, DOUBT_MAY}};
 	struct oracle *o = b->o;
 	enum invariant inv = doubt ? I10_DOUBT : I9_COUNTERS;
 	const char *what = doubt ? "in doubt" : "taken";
 
-	for (int must = 1; must >= 0; must--)
+	for (size_t r = 0; r < ARRAY_LEN(rounds); r++)
 		for (uint32_t i = 0; i < o->msg_n && ok(o); i++) {
+			const struct omsg *m = &o->msgs[i];
 			enum doubt d = doubt ? fates[i].doubt : fates[i].taken;
-			uint32_t k = 0;
 
-			if (d != (must ? DOUBT_MUST : DOUBT_MAY))
+			if (d != rounds[r].d || has_mark(m) != rounds[r].named)
 				continue;
-			while (k < b->n && (b->lines[k].used || !wanted(&b->lines[k]) ||
-						   !is_of(&b->lines[k], &o->msgs[i])))
-				k++;
-			if (k < b->n)
-				b->lines[k].used = true;
-			else if (must)
-				broken(o, inv, &o->sess[o->msgs[i].sess], o->msgs[i].number,
-					octets_span(&o->msgs[i].from),
+			if (!find_record(b, i, wanted) && d == DOUBT_MUST)
+				broken(o, inv, &o->sess[m->sess], m->number, octets_span(&m->from),
 					"a message that was %s has no such record", what);
 		}
 	for (uint32_t k = 0; k < b->n && ok(o); k++)

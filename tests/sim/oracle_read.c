@@ -62,7 +62,7 @@ static void read_unit(struct oracle *o, struct sess *s, struct unit *u)
 		smtp_read_auth_line(u);
 	else
 		smtp_read_command(s->lis, u);
-	if (u->verb == V_BDAT && u->sized && !u->too_long && !u->bare_lf && !u->control) {
+	if (smtp_is_bdat(u) && u->sized) {
 		uint64_t there = in.n - u->off - u->n;
 
 		u->whole = u->size <= there;
@@ -133,6 +133,15 @@ static void lose_transaction(struct sess *s)
 	s->lost |= s->mail != NO || s->refused_ev != 0;
 	s->mail = NO;
 	s->refused_ev = 0;
+}
+
+/* Told 2xx: what is counted per message begins anew. */
+static void message_taken(struct sess *s, const struct reply *r)
+{
+	s->junk_then = s->junk;
+	s->taken_ev = r->ev;
+	s->taken_off = r->off + r->n;
+	s->junk = 0;
 }
 
 /* ---- what follows from a command and its reply ---- */
@@ -228,13 +237,17 @@ static void on_bdat(struct turn *t)
 	if (t->lost || (t->passed && t->u->last)) {
 		t->lost ? lose_transaction(s) : clear_transaction(s);
 		if (t->taken)
-			s->junk = 0;
+			message_taken(s, t->r);
 	} else if (t->passed && !t->taken) {
-		s->fuzzy = true; /* the server may have forgotten the transaction */
+		/* What was refused, and that by no lie, is no part of the message, should the
+		 * server take one after all; it may also have forgotten the transaction. */
+		if (!reply_lies(t->o, srv_of(t->o, t->r->sr)))
+			s->chunks.n -= MIN_OF(s->chunks.n, (size_t)t->u->chunk);
+		s->fuzzy = true;
 		s->mail = s->mail == YES ? MAYBE : s->mail;
 	} else if (!t->passed && t->r->kind == R_OWN && t->r->own == OWN_REPLY_TOO_BIG) {
 		s->resets += !s->too_big;
-		s->reset_us = t->r->us;
+		s->own_us = t->r->us;
 		clear_transaction(s);
 		s->too_big = true;
 	}
@@ -259,7 +272,11 @@ static void on_hello(struct turn *t)
 
 	if (t->lost)
 		lose_transaction(s);
-	if (!t->taken)
+	/* RFC 5321 4.1.1.1: 250 accepts a hello. Another 2xx changes nothing that was shown, and
+	 * what the server thinks of the transaction is not known. */
+	if (t->taken && t->r->code != 250 && s->mail == YES)
+		s->mail = MAYBE;
+	if (!t->taken || t->r->code != 250)
 		return;
 	clear_transaction(s);
 	s->hello = in_of(s, t->u->off, t->u->n);
@@ -491,6 +508,13 @@ static void check_own(struct oracle *o, struct sess *s, const struct unit *u, co
 		s->loss_us = r->us;
 }
 
+/* ringpost says `*`, and nobody is told what the server says to that. */
+static void cancel_auth(struct sess *s, const struct reply *r)
+{
+	s->stars++;
+	s->own_us = r->us;
+}
+
 static void refused_here(
 	struct oracle *o, struct sess *s, const struct unit *u, const struct reply *r)
 {
@@ -503,7 +527,8 @@ static void refused_here(
 		told_message(o, p.msg, r, true);
 	} else {
 		links_refused(s, unit_text(s, u));
-		s->stars += u->kind == U_AUTH;
+		if (u->kind == U_AUTH)
+			cancel_auth(s, r);
 	}
 	apply(&t);
 }
@@ -564,7 +589,8 @@ static void place_body(
 	} else if (there && !links_part(o, s, &p)) {
 		body_differs(o, s, m, taken);
 	}
-	if (ok(o))
+	/* What is thrown away, behind a refusal, is not held. */
+	if (ok(o) && same)
 		body_bound(o, s, u->off, u->off + u->n, sock, start);
 }
 
@@ -627,7 +653,7 @@ static void body_told(struct oracle *o, struct sess *s, const struct unit *u, co
 	told_message(o, msg, r, !sr);
 	s->dropped |= early || (!sr && !says_lost(r));
 	if (r->code / 100 == 2)
-		s->junk = 0;
+		message_taken(s, r);
 	end_of_body(s, u, says_lost(r));
 }
 
@@ -676,7 +702,7 @@ static void went_opaque(
 
 /* ---- the end ---- */
 
-static bool struck_between(
+bool struck_between(
 	const struct oracle *o, enum sim_fault f, uint32_t from, uint32_t to, uint64_t since_us)
 {
 	if (o->rec->faults[f] == 0)
@@ -703,7 +729,7 @@ static bool does_not_read(const struct oracle *o, const struct sess *s)
 {
 	const struct rec_sock *rs = s->rs;
 	const struct osock *k = &o->socks[s->sock];
-	uint64_t then = rs->close_us > LINGER_US ? rs->close_us - LINGER_US : 0;
+	uint64_t then = rs->close_us > LINGER_US ? rs->close_us - LINGER_US + CLOCK_US : 0;
 	uint32_t given = 0, read = 0;
 
 	for (uint32_t i = k->open_ev; i < k->close_ev && o->rec->events[i].us <= then; i++) {
@@ -843,11 +869,11 @@ static void stop_at_sync(struct oracle *o, struct sess *s, const struct unit *u)
 static void silently_refused(struct sess *s, const struct unit *u)
 {
 	links_refused(s, unit_text(s, u));
-	s->over |= u->verb == V_BDAT && !u->sized;
+	s->over |= smtp_is_bdat(u) && !u->sized;
 	if (u->kind == U_AUTH) {
 		s->stars++;
 		s->phase = PHASE_COMMAND;
-	} else if (u->verb == V_BDAT && s->mail != NO && s->chunking != NO) {
+	} else if (smtp_is_bdat(u) && s->mail != NO && s->chunking != NO) {
 		s->resets++;
 	}
 }
@@ -980,6 +1006,7 @@ static void told_line(struct oracle *o, struct sess *s, const struct unit *u, co
 {
 	s->number = u->number;
 	s->in_at = u->off + u->n + u->chunk;
+	s->long_line = u->too_long;
 	s->errors += r->code >= 400;
 	/* What is too long is refused as soon as it is, a chunk may be answered before its end. */
 	uint32_t due = u->verb == V_BDAT ? u->line_ev : u->ev;
@@ -1024,7 +1051,9 @@ static bool told_part(struct oracle *o, struct sess *s, struct unit *u, const st
 	o->told[r->own]++;
 	s->errors++;
 	s->in_at = (uint32_t)s->rs->in.n;
-	s->stars += s->phase == PHASE_AUTH;
+	s->long_line = true;
+	if (s->phase == PHASE_AUTH)
+		cancel_auth(s, r);
 	s->phase = PHASE_COMMAND;
 	return true;
 }
@@ -1076,7 +1105,8 @@ static void read_greeting(struct oracle *o, struct sess *s)
 
 	reply_read(o, s, &r);
 	s->silent = r.kind == R_END || r.kind == R_PART;
-	/* A greeting that was on its way to a client that is gone lets commands pass all the same. */
+	/* A greeting that was on its way to a client that is gone lets commands pass all the same.
+	 */
 	if (s->silent)
 		return;
 	struct span shown = span_of(s->rs->out.p + r.off, r.n);

@@ -107,6 +107,24 @@ static bool own_find(unsigned code, struct span text, enum own_reply *out)
 	return best > 0;
 }
 
+/* What is no reply as a whole may end like one: behind a line that had no end, the last line of
+ * what changes its code between its lines is one, and has no mark. */
+static uint32_t end_of_garbage(const struct oracle *o, const struct sess *s, struct span whole)
+{
+	uint32_t conn = s->serial_sock == NONE ? NONE : o->socks[s->serial_sock].conn;
+	const struct oconn *c = conn == NONE ? NULL : &o->conns[conn];
+
+	for (uint32_t i = s->serial_next ? s->serial_next - 1 : 0; c && i < c->count; i++) {
+		const struct srv_reply *sr = srv_of(o, c->replies[i]);
+		struct span t = octets_span(&sr->text);
+
+		if (sr->why == SRV_MALFORMED && t.n > whole.n && t.p[t.n - whole.n - 1] == '\n' &&
+			span_eq(span_drop(t, t.n - whole.n), whole))
+			return c->replies[i];
+	}
+	return NONE;
+}
+
 static void classify(const struct oracle *o, const struct sess *s, struct span whole,
 	unsigned lines, struct reply *r)
 {
@@ -125,6 +143,8 @@ static void classify(const struct oracle *o, const struct sess *s, struct span w
 		r->kind = R_RULE;
 	else if (own_find(l.code, l.text, &r->own))
 		r->kind = R_OWN;
+	else if ((r->sr = end_of_garbage(o, s, whole)) != NONE)
+		r->kind = R_MARKED;
 }
 
 void reply_read(struct oracle *o, struct sess *s, struct reply *r)
@@ -146,7 +166,7 @@ void reply_read(struct oracle *o, struct sess *s, struct reply *r)
 		if (!l.bad && !l.last)
 			continue;
 		r->n = (uint32_t)(at + l.n);
-		r->ev = out_ev(o, s->sock, r->off + 1);
+		r->ev = said_ev(o, s->sock, r->off + 1);
 		r->end_ev = out_ev(o, s->sock, r->off + r->n);
 		r->us = ev_us(o, r->ev);
 		if (l.bad)

@@ -44,7 +44,7 @@ static bool sock_trouble(const struct oracle *o, uint32_t sock, uint32_t ev, boo
 
 static bool was_long(const struct sess *s, uint64_t since_us, uint64_t us)
 {
-	return us >= since_us && us - since_us >= s->lis->shortest_ms * 1000;
+	return us >= since_us && us - since_us + CLOCK_US > s->lis->shortest_ms * 1000;
 }
 
 /* A link that this session depends on was lost before `ev`, or could not be had. Links before the
@@ -64,9 +64,9 @@ bool link_trouble(const struct oracle *o, const struct sess *s, uint32_t ev)
 			sock_trouble(o, o->strays[i], ev, true))
 			return true;
 	}
-	/* The RSET that ringpost says itself can go unanswered as well. */
+	/* The RSET or `*` that ringpost says itself can go unanswered as well. */
 	return struck(o, FAULT_FULL_SLAB) || struck(o, FAULT_SOCKET_FAILS) ||
-	       (s->reset_us && was_long(s, s->reset_us, ev_us(o, ev)));
+	       (s->own_us && was_long(s, s->own_us, ev_us(o, ev)));
 }
 
 /* An upstream that is silent: no time limit can be over before the shortest of them, counted from
@@ -76,18 +76,46 @@ static bool upstream_silent(const struct sess *s, const struct unit *u, const st
 	return was_long(s, u->us, r->us) || (s->loss_us && u->us <= s->loss_us);
 }
 
-/* No octet came for as long as the shortest limit, or the line that is begun took as long. */
+/* What the client had sent by then was there to be read, and was not read before `ev`. A lost
+ * wake-up is nobody's fault, what a dead network holds never came, and a core that slept meanwhile
+ * had no chance. */
+static bool unread(const struct oracle *o, const struct sess *s, uint64_t sent_us, uint32_t ev)
+{
+	uint64_t sent = 0;
+
+	if (s->rs->stuck || s->rs->net_dead || s->rs->far_reset)
+		return false;
+	for (uint32_t i = 0; i < ev; i++) {
+		const struct rec_event *e = &o->rec->events[i];
+
+		if (e->us <= sent_us && e->kind == REC_FAR_OUT && e->sock == s->sock)
+			sent += e->n;
+		if (e->us >= sent_us && e->kind == REC_FAULT && e->n == FAULT_CLOCK_JUMPS)
+			return false;
+	}
+	return sent > in_before(o, s->sock, ev);
+}
+
+/* In a body and a chunk every octet counts. Elsewhere the limit is for a whole line: it is counted
+ * from when it became the client's turn, with the last thing it gave whole or the last reply it
+ * got, whichever was later. */
 static bool client_silent(
 	const struct oracle *o, const struct sess *s, const struct unit *u, const struct reply *r)
 {
-	const struct osock *k = &o->socks[s->sock];
+	bool octets = u->kind == U_BODY || !u->whole;
 	uint32_t given = in_before(o, s->sock, r->ev);
-	uint64_t last = given ? ev_us(o, in_ev(o, s->sock, given)) : s->rs->open_us;
 
-	if (was_long(s, last, r->us))
-		return true;
-	return u->kind != U_END && k->in_n && u->off < given &&
-	       was_long(s, ev_us(o, in_ev(o, s->sock, u->off + 1)), r->us);
+	/* Behind a chunk that was answered before its end nothing has begun: its octets count. Not
+	 * those of a line. */
+	if (!octets && s->long_line && (u->off > given || s->rs->in.p[u->off - 1] != '\n'))
+		given = 0;
+	else if (!octets)
+		given = MIN_OF(given, u->off);
+	uint64_t since = given ? ev_us(o, in_ev(o, s->sock, given)) : s->rs->open_us;
+
+	if (!octets && r->off)
+		since = MAX_OF(since, ev_us(o, said_ev(o, s->sock, r->off)));
+	return was_long(s, since, r->us) && !unread(o, s, since, r->ev);
 }
 
 /* Sessions that were there at `ev`; one whose client is gone may still have its link. */
@@ -190,19 +218,31 @@ static bool may_silent(const struct said *x)
 	return x->o->in->pressure || client_silent(x->o, x->s, x->u, x->r);
 }
 
-/* Junk counts when it comes, as much as may be on its way, not when it is answered. */
-static bool may_many_errors(const struct said *x)
+/* Errors that `junk` commands make, with those that came before `ev` and wait for their reply. */
+static uint32_t junk_errors(const struct said *x, uint32_t junk, uint32_t ev)
 {
 	const struct sess *s = x->s;
-	uint32_t max = s->lis->junk_max ? s->lis->junk_max : 100, junk = s->junk, ahead = 0;
-	uint32_t given = in_before(x->o, s->sock, x->r->ev);
-	const uint8_t *p = s->rs->in.p + s->in_at, *end = s->rs->in.p + given;
+	uint32_t max = s->lis->junk_max ? s->lis->junk_max : 100, ahead = 0;
+	const uint8_t *p = s->rs->in.p + s->in_at;
+	const uint8_t *end = s->rs->in.p + in_before(x->o, s->sock, ev);
 
 	while (p < end && ahead < s->lis->pipeline && (p = memchr(p, '\n', (size_t)(end - p)))) {
 		ahead++;
 		p++;
 	}
-	junk = junk + ahead > max ? junk + ahead - max : 0;
+	return junk + ahead > max ? junk + ahead - max : 0;
+}
+
+/* Junk counts when it comes, as much as may be on its way, not when it is answered. What came
+ * behind a message and before its reply still counts with what came before it; then the session
+ * ends with that reply. */
+static bool may_many_errors(const struct said *x)
+{
+	const struct sess *s = x->s;
+	uint32_t junk = junk_errors(x, s->junk, x->r->ev);
+
+	if (s->taken_off && s->taken_off == x->r->off)
+		junk = MAX_OF(junk, junk_errors(x, s->junk_then, s->taken_ev));
 	return x->o->in->pressure || s->errors + junk >= s->lis->errors_max;
 }
 
@@ -270,12 +310,14 @@ static bool may_bad_recipient(const struct said *x)
 	return (x->u->verb == V_RCPT && !smtp_clean_path(x->u)) || x->u->odd_verb;
 }
 
+/* Where a path ends that cannot be read is not documented, so what of it are parameters neither. */
 static bool may_bad_param(const struct said *x)
 {
 	/* An AUTH line that is none is refused as well, which SMTP.md does not say. */
 	if (x->u->verb == V_AUTH)
 		return !smtp_clean_auth(x->u);
-	return (x->u->verb == V_MAIL || x->u->verb == V_RCPT) && !smtp_clean_params(x->u);
+	return (x->u->verb == V_MAIL || x->u->verb == V_RCPT) &&
+	       (!smtp_clean_params(x->u) || !smtp_clean_path(x->u));
 }
 
 static bool body_too_big(const struct said *x)
@@ -329,10 +371,11 @@ static bool may_not_both(const struct said *x)
 	return x->u->verb == V_DATA && x->s->chunk_seen;
 }
 
+/* What is no command line is refused as such, and its octets are commands. */
 static bool may_bad_bdat(const struct said *x)
 {
 	/* How large a number can be read is not documented. */
-	return x->u->verb == V_BDAT && (!x->u->sized || x->u->size > UINT32_MAX);
+	return smtp_is_bdat(x->u) && (!x->u->sized || x->u->size > UINT32_MAX);
 }
 
 static bool may_no_txn(const struct said *x)

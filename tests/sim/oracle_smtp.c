@@ -151,6 +151,11 @@ void smtp_read_command(const struct oracle_listener *lis, struct unit *u)
 		read_size(u);
 }
 
+bool smtp_is_bdat(const struct unit *u)
+{
+	return u->verb == V_BDAT && !u->too_long && !u->bare_lf && !u->control;
+}
+
 void smtp_read_auth_line(struct unit *u)
 {
 	look_for_control(u);

@@ -36,6 +36,7 @@ struct world {
 	uint32_t admitted; /* and not released */
 	uint8_t refuse_rate;
 	uint32_t sessions_max;
+	uint32_t held_max;
 	bool drained, killed, pressed, refused;
 	uint64_t turns, calm_at_turn, calm_us;
 	bool calm;
@@ -235,6 +236,18 @@ static bool must_be_strict(const struct setup *s, uint32_t first, uint32_t doors
 	return strict;
 }
 
+/* The high mark, and what may still come when reading stops: the piece that reaches the cap of a
+ * receive; without a cap, all that is completed, and once more what completes before the receive is
+ * taken back, each bounded by the buffers. */
+static uint32_t held_max(const struct sim_kernel_conf *c)
+{
+	uint32_t capped = STREAM_RECV_CAP_BYTES + RING_RECV_PIECE_BYTES;
+
+	return STREAM_HIGH_BYTES + (c->features & RING_FEAT_RECV_CAP
+						   ? capped
+						   : capped + 2 * c->buf_count * c->buf_bytes);
+}
+
 static void begin(struct world *w, struct tape *t)
 {
 	const struct setup *s = setup_get();
@@ -249,6 +262,7 @@ static void begin(struct world *w, struct tape *t)
 	w->k = sim_kernel_new(&kc, t, &w->rec);
 	sim_kernel_use(w->k);
 	w->sessions_max = 2 + tape_pick(t, 7);
+	w->held_max = held_max(&kc);
 	w->refuse_rate = tape_pick(t, 6) == 5 ? 40 : 0;
 	open_core(w, s);
 	open_doors(w, s);
@@ -389,6 +403,7 @@ static void judge(struct world *w, struct verdict *v)
 		.pressure = w->pressed,
 		.admission_refused = w->refused,
 		.sessions_max = w->sessions_max,
+		.held_max = w->held_max,
 	};
 
 	if (w->hung)
