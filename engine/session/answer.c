@@ -27,6 +27,8 @@ void sess_count_error(struct session *s)
 void sess_count_reply(struct session *s, unsigned code)
 {
 	STAT_INC(s->core->stats, replies);
+	/* However long it was waited for: from here on it is the client that is waited for. */
+	sess_client_turn(s);
 	if (code < 400)
 		return;
 	if (code < 500)
@@ -268,8 +270,8 @@ static bool answer_xclient(struct session *s, struct slot *slot, const struct sm
 {
 	if (!final_code(r))
 		return false;
+	s->bound |= r->code < 400;
 	if (r->code == 220) {
-		s->bound = true;
 		s->hello_ok = false;
 		txn_leave(s, "xclient");
 	}

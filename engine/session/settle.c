@@ -239,8 +239,11 @@ static uint32_t phase_patience_ms(const struct session *s)
  * is no sign of that yet, so the longer of two clocks must not hide the shorter. */
 static uint32_t client_patience_ms(const struct session *s)
 {
-	uint32_t phase = phase_patience_ms(s), send = s->lis->timeouts.send;
+	uint32_t phase, send = s->lis->timeouts.send;
 
+	if (s->client_gone)
+		return 0; /* its stream closes by itself */
+	phase = phase_patience_ms(s);
 	if (stream_flushed(&s->cli))
 		return phase;
 	return phase ? MIN_OF(phase, send) : send;
