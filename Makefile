@@ -74,7 +74,7 @@ UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 UNIT_BIN   := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 
 # The simulated kernel: everything above ring.h, unchanged, on tests/sim instead of io_uring.
-SIM_RING   := $(addprefix ring/,listen.c slab.c timer.c stash.c inq.c mbox.c stream.c mover.c res.c) \
+SIM_RING   := $(addprefix ring/,conf.c listen.c slab.c timer.c stash.c inq.c mbox.c stream.c mover.c res.c) \
               $(filter-out ring/probe_far.c,$(wildcard ring/probe*.c))
 SIM_ENGINE := $(wildcard engine/smtp/*.c engine/upstream/*.c engine/session/*.c engine/hook/*.c engine/conf/*.c engine/obs/*.c) \
               engine/core/acceptor.c

@@ -40,21 +40,6 @@ static const struct {
 	[KIND_ZC_SEND] = {finish_zc_send},
 };
 
-void ring_conf_defaults(struct ring_conf *c)
-{
-	*c = (struct ring_conf){
-		.sq_entries = 1024,
-		.cq_entries = 8192,
-		.ops_max = 65536,
-		.buf_count = 16,
-		.buf_bytes = 256u << 10,
-		.pipe_count_max = 64,
-		.pipe_bytes = 1u << 20,
-		.zc_count = 0,
-		.zc_bytes = 64u << 10,
-	};
-}
-
 /* ---- clock ---- */
 
 static uint64_t clock_us(clockid_t id)

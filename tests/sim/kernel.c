@@ -265,21 +265,6 @@ void ring_turn(struct ring *r, uint64_t deadline_us)
 
 /* ---- the ring ---- */
 
-void ring_conf_defaults(struct ring_conf *c)
-{
-	*c = (struct ring_conf){
-		.sq_entries = 1024,
-		.cq_entries = 8192,
-		.ops_max = 65536,
-		.buf_count = 16,
-		.buf_bytes = 256u << 10,
-		.pipe_count_max = 64,
-		.pipe_bytes = 1u << 20,
-		.zc_count = 0,
-		.zc_bytes = 64u << 10,
-	};
-}
-
 struct ring *ring_open(const struct ring_conf *conf, struct ring_barrier *why)
 {
 	struct sim_kernel *k = current;
