@@ -82,6 +82,16 @@ def command_that_waits_for_our_own_delay(t):
 
 
 @test(quick=True)
+def xclient_that_was_taken_binds(t):
+    """Whatever 2xx takes it (220 is the usual one): no other link knows what it said."""
+    rp, up, c, u = pair(t, listener={"trusted": ["127.0.0.0/8"]})
+    step(c, u, b"XCLIENT NAME=spike.test\r\n", b"250 2.0.0 ok\r\n")
+    u.close()
+    c.reply(b"421 4.4.2")
+    c.gone()
+
+
+@test(quick=True)
 def starttls_with_octets_behind_waits_its_turn(t):
     """The refusal stands behind the replies that are due, and the message before it gets its own."""
     rp, up, c, u = pair(t, caps=CAPS + (b"STARTTLS",), listener={"starttls": "passthrough"})

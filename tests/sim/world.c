@@ -17,6 +17,8 @@
 #define TURNS_MAX 60000u
 #define CALM_US (3ull * 3600 * 1000000) /* longer than all time limits one after the other */
 #define BODY_QUEUES_MAX 100u		/* a large message through a tiny window takes for ever */
+#define IDLE_TURNS_MAX 1000u
+#define IDLE_US 1000000u
 #define LOG_BYTES (1u << 18)
 
 struct world {
@@ -41,6 +43,8 @@ struct world {
 	uint64_t turns, calm_at_turn, calm_us;
 	bool calm;
 	const char *hung; /* I8: what did not end */
+	/* Turns in a row that delivered nothing, and when the first of them was. */
+	uint64_t idle_turns, idle_us, completions;
 };
 
 /* The world whose pools may be exhausted by chance: slab_get() has no other way to know it. */
@@ -320,8 +324,23 @@ static bool over(const struct world *w)
 	return clients_gone(w->clients) && sess_none_left(&w->core);
 }
 
-static const char *stuck(const struct world *w)
+/* A timer set into the past, again and again, keeps a core busy for nothing. */
+static bool restless(struct world *w)
 {
+	uint64_t now = sim_now_us(w->k), done = sim_completions(w->k);
+
+	if (done != w->completions) {
+		w->completions = done;
+		w->idle_turns = 0;
+		w->idle_us = now;
+	}
+	return ++w->idle_turns > IDLE_TURNS_MAX && now - w->idle_us < IDLE_US;
+}
+
+static const char *stuck(struct world *w)
+{
+	if (restless(w))
+		return "the loop does not rest";
 	if (sim_stuck(w->k))
 		return "nothing can happen any more and something is left";
 	if (w->turns - w->calm_at_turn > TURNS_MAX)
