@@ -137,9 +137,9 @@ static bool answer_hello(struct session *s, struct slot *slot, const struct smtp
 		forward(s, r);
 		return true;
 	}
+	txn_leave(s, "hello"); /* its record names the hello before */
 	take_hello(s);
 	memset(&s->caps, 0, sizeof(s->caps));
-	txn_leave(s, "hello");
 	if (!s->hello_ehlo) {
 		forward(s, r);
 		return true;

@@ -176,6 +176,14 @@ bool body_too_slow(const struct session *s)
 	return secs >= SLOW_BODY_GRACE_S && (t->bytes - t->part_bytes) / secs < SLOW_BODY_RATE;
 }
 
+void body_rate_anew(struct session *s)
+{
+	if (!s->txn)
+		return;
+	s->txn->part_us = ring_now_us(s->core->ring);
+	s->txn->part_bytes = s->txn->bytes;
+}
+
 size_t body_take(struct session *s, struct span in, int32_t buf)
 {
 	size_t at = 0;
@@ -220,6 +228,13 @@ static void mark_chunk(struct session *s)
 	}
 }
 
+void chunk_leave(struct session *s)
+{
+	if (s->phase == PHASE_CHUNK && s->fate == BODY_PASS && move_running(&s->up) &&
+		move_maybe_done(&s->up))
+		mark_chunk(s);
+}
+
 static void chunk_done(struct session *s)
 {
 	s->phase = PHASE_COMMAND;
@@ -233,10 +248,7 @@ void chunk_begin(struct session *s, uint64_t n, enum body_fate fate)
 	s->phase = PHASE_CHUNK;
 	s->fate = (uint8_t)fate;
 	s->chunk_left = n;
-	if (s->txn) {
-		s->txn->part_us = ring_now_us(s->core->ring);
-		s->txn->part_bytes = s->txn->bytes;
-	}
+	body_rate_anew(s);
 	if (n == 0)
 		chunk_done(s);
 	else if (fate == BODY_PASS)

@@ -68,7 +68,7 @@ static const struct local_reply *ask(struct session *s, struct hook_event ev)
 
 /* ---- session commands ---- */
 
-/* One that is too long to be kept (or cannot be) leaves no trace: sess_take_hello() sees that. */
+/* One that is too long to be kept (or cannot be) leaves no trace: take_hello() sees that. */
 static void remember_hello(struct session *s, const struct command *c)
 {
 	bool fits = c->raw.n <= sizeof(s->hello);

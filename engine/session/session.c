@@ -401,6 +401,7 @@ static void link_drained(void *who)
 
 	if (move_running(&s->up))
 		move_to_drained(&s->up);
+	body_rate_anew(s);
 	/* Replies are due from when their commands have left. */
 	if (link_up(s->link))
 		queue_await(s);
@@ -485,6 +486,7 @@ void sess_finish_link(struct session *s)
 
 static void begin_end(struct session *s, enum sess_end why)
 {
+	chunk_leave(s);
 	if (why == END_ERRORS)
 		STAT_INC(s->core->stats, limit_errors);
 	if (why == END_MEMORY)

@@ -62,6 +62,7 @@ struct oracle_listener {
 	const char *rule_reply;				   /* "550 5.7.1 no thanks" */
 	uint32_t first_server, server_count;		   /* the servers of its upstream */
 	uint64_t shortest_ms;				   /* the shortest of all its time limits */
+	uint64_t final_ms; /* for the reply to a message that the server has whole */
 };
 
 struct oracle_in {

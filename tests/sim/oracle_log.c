@@ -9,7 +9,7 @@
 #include <arpa/inet.h>
 
 struct line {
-	struct span ev, from, result, by, client;
+	struct span ev, from, result, by, client, code, rcpts;
 	uint32_t sess; /* by its address, or NONE */
 	bool used;
 };
@@ -58,7 +58,8 @@ static void read_line(struct span text, struct line *l)
 			const char *key;
 			struct span *to;
 		} want[] = {{"ev", &l->ev}, {"from", &l->from}, {"result", &l->result},
-			{"by", &l->by}, {"client", &l->client}};
+			{"by", &l->by}, {"client", &l->client}, {"code", &l->code},
+			{"rcpts", &l->rcpts}};
 
 		for (size_t i = 0; i < ARRAY_LEN(want); i++)
 			if (span_eq(key, span_str(want[i].key)))
@@ -245,7 +246,7 @@ static struct fate fate_of(const struct oracle *o, struct omsg *m)
 		f.doubt = sure == DOUBT_MUST ? DOUBT_NO : DOUBT_MAY;
 		return f;
 	}
-	bool sure = !o->in->killed && !left_after(o, m) && s->rs->closed && k->close_ev != NONE &&
+	bool sure = !left_after(o, m) && s->rs->closed && k->close_ev != NONE &&
 		    out_ev(o, m->sock, m->end_off) < k->loss_ev;
 	f.doubt = sure ? DOUBT_MUST : DOUBT_MAY;
 	return f;
@@ -259,7 +260,8 @@ static bool has_mark(const struct omsg *m)
 }
 
 /* The record of message `i`, if it is there and nobody else's. */
-static bool find_record(struct book *b, uint32_t i, bool (*wanted)(const struct line *))
+static const struct line *find_record(
+	struct book *b, uint32_t i, bool (*wanted)(const struct line *))
 {
 	for (uint32_t k = 0; k < b->n; k++) {
 		struct line *l = &b->lines[k];
@@ -267,9 +269,36 @@ static bool find_record(struct book *b, uint32_t i, bool (*wanted)(const struct 
 		if (l->used || !wanted(l) || !is_of(l, &b->o->msgs[i]))
 			continue;
 		l->used = true;
-		return true;
+		return l;
 	}
-	return false;
+	return NULL;
+}
+
+static uint32_t lines_of(const struct octets *o)
+{
+	uint32_t n = 0;
+
+	for (size_t i = 0; i < o->n; i++)
+		n += o->p[i] == '\n';
+	return n;
+}
+
+/* What the record of a message that was taken says of it. Behind a lie nobody knows which reply was
+ * whose. */
+static void check_record(struct oracle *o, const struct omsg *m, const struct line *l)
+{
+	const struct srv_reply *r = m->final == NONE ? NULL : srv_of(o, m->final);
+	char code[16], rcpts[16];
+
+	/* Without a sender any record of the session may be its. */
+	if (!r || !m->known || !has_mark(m) || o->srv->conns[r->conn].lied || l->code.n == 0)
+		return;
+	snprintf(code, sizeof(code), "%u", r->code);
+	snprintf(rcpts, sizeof(rcpts), "%u", lines_of(&m->to));
+	if (!is(l->code, code) || !is(l->rcpts, rcpts))
+		broken(o, I9_COUNTERS, &o->sess[m->sess], m->number, l->from,
+			"the record has another code or number of recipients than %s, %s", code,
+			rcpts);
 }
 
 /* Every message that must have one finds its record, no record is left without a message. A message
@@ -293,7 +322,10 @@ static void pair_records(
 
 			if (d != rounds[r].d || has_mark(m) != rounds[r].named)
 				continue;
-			if (!find_record(b, i, wanted) && d == DOUBT_MUST)
+			const struct line *l = find_record(b, i, wanted);
+			if (l && !doubt && d == DOUBT_MUST)
+				check_record(o, m, l);
+			if (!l && d == DOUBT_MUST)
 				broken(o, inv, &o->sess[m->sess], m->number, octets_span(&m->from),
 					"a message that was %s has no such record", what);
 		}

@@ -9,6 +9,8 @@
 
 #include <arpa/inet.h>
 
+#define PRESSURE_US 10000000u /* what a command may take under pressure */
+
 /* ---- causes ---- */
 
 static bool struck(const struct oracle *o, enum sim_fault f)
@@ -115,7 +117,10 @@ static bool client_silent(
 
 	if (!octets && r->off)
 		since = MAX_OF(since, ev_us(o, said_ev(o, s->sock, r->off)));
-	return was_long(s, since, r->us) && !unread(o, s, since, r->ev);
+	/* Pressure has a limit of its own for commands, and a body that is too slow gives octets
+	 * all the time. */
+	bool pressed = o->in->pressure && (octets || r->us + CLOCK_US > since + PRESSURE_US);
+	return pressed || (was_long(s, since, r->us) && !unread(o, s, since, r->ev));
 }
 
 /* Sessions that were there at `ev`; one whose client is gone may still have its link. */
@@ -213,9 +218,12 @@ static bool may_silent(const struct said *x)
 	bool whole = x->u->kind == U_LINE || x->u->kind == U_AUTH || x->u->kind == U_BODY;
 
 	whole = whole && x->u->whole;
+	/* Under pressure a body that was too slow has had its chance when its end comes. */
+	if (whole && x->u->kind == U_BODY && x->o->in->pressure && x->u->us == x->r->us)
+		return true;
 	if (whole && in_before(x->o, x->s->sock, x->r->ev) == x->u->off + x->u->n + x->u->chunk)
 		return false;
-	return x->o->in->pressure || client_silent(x->o, x->s, x->u, x->r);
+	return client_silent(x->o, x->s, x->u, x->r);
 }
 
 /* Errors that `junk` commands make, with those that came before `ev` and wait for their reply. */
@@ -390,9 +398,23 @@ static bool may_lost(const struct said *x)
 	       (x->s->lost && is_mail_verb(x->u));
 }
 
+/* The server has had all of the message, and all that was said to it since, for as long as it may
+ * take to answer: giving up before that makes duplicates. */
+static bool final_silence(const struct said *x)
+{
+	const struct rec_sock *link =
+		x->s->link_n ? &x->o->rec->socks[x->s->links[x->s->cur]] : NULL;
+
+	if (!link || link->offered > link->out.n || x->s->loss_us)
+		return true;
+	return x->r->us + CLOCK_US >= x->u->us + x->s->lis->final_ms * 1000;
+}
+
 static bool may_in_doubt(const struct said *x)
 {
-	return is_message(x->u) && may_lost(x);
+	if (!is_message(x->u) || !may_lost(x))
+		return false;
+	return trouble(x) || final_silence(x);
 }
 
 static bool may_lookalike(const struct said *x)

@@ -94,6 +94,7 @@ static void describe(const struct conf_listener *l, struct oracle_listener *o)
 	o->hidden = l->ehlo.policy[EXT_DSN] == EXT_STRIP ? "DSN" : NULL;
 	o->junk_max = l->limits.junk;
 	o->shortest_ms = shortest_ms(l);
+	o->final_ms = l->upstream->timeouts.final_reply;
 	if (l->hook_count == 0)
 		return;
 	o->bad_sender = SETUP_BAD_SENDER;

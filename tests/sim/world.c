@@ -42,6 +42,9 @@ struct world {
 	bool drained, killed, pressed, refused;
 	uint64_t turns, calm_at_turn, calm_us;
 	bool calm;
+	uint32_t cells_max;	/* of the engine's pool, when it was made smaller */
+	struct ring_bell *bell; /* what is to be done when it rings: see disturb() */
+	uint32_t order;
 	const char *hung; /* I8: what did not end */
 	/* Turns in a row that delivered nothing, and when the first of them was. */
 	uint64_t idle_turns, idle_us, completions;
@@ -158,6 +161,32 @@ static void choose_clients(struct tape *t, const struct oracle_listener *l, stru
 	c->bad_ehlo = l->bad_ehlo;
 }
 
+/* ---- what comes from outside ---- */
+
+/* What an operator or the load may do to a core at any time. As in a worker, it comes among the
+ * completions of a turn. */
+static void disturb(struct world *w, uint32_t what)
+{
+	if (what == 0 && !w->drained) {
+		w->drained = true;
+		sess_drain_all(&w->core);
+	} else if (what == 1 && w->drained && !w->killed) {
+		w->killed = true;
+		sess_kill_all(&w->core);
+	} else if (what == 2) {
+		w->pressed = true;
+		w->core.pressure = !w->core.pressure;
+	}
+}
+
+static void rung(void *arg)
+{
+	struct world *w = arg;
+
+	if (!w->calm)
+		disturb(w, w->order);
+}
+
 /* ---- beginning ---- */
 
 static bool env_step(void *arg)
@@ -192,10 +221,23 @@ static void open_core(struct world *w, const struct setup *s)
 	rc.zc_bytes = 16u << 10;
 	w->ring = ring_open(&rc, &why);
 	ASSERT(w->ring);
+	w->bell = ring_bell_open(w->ring, rung, w);
 	w->log = log_buf_new(LOG_BYTES, &s->conf->log);
 	ASSERT(w->log);
 	bool ok = sess_core_init(&w->core, s->conf, &cc, w->ring, &w->stats, w->log, &adm);
 	ASSERT(ok);
+}
+
+/* In some worlds there is little room for octets that wait: then it runs out by itself. */
+static void make_small(struct world *w)
+{
+	struct slab *cells = &w->core.streams.cells;
+
+	w->cells_max = cells->count_max;
+	if (tape_pick(w->t, 8) != 7)
+		return;
+	cells->count_max = 4u << tape_pick(w->t, 4);
+	w->rec.faults[FAULT_FULL_SLAB]++;
 }
 
 static void open_doors(struct world *w, const struct setup *s)
@@ -269,6 +311,7 @@ static void begin(struct world *w, struct tape *t)
 	w->held_max = held_max(&kc);
 	w->refuse_rate = tape_pick(t, 6) == 5 ? 40 : 0;
 	open_core(w, s);
+	make_small(w);
 	open_doors(w, s);
 	choose_doors(w, &first, &doors);
 	choose_servers(t, &s->listeners[first], must_be_strict(s, first, doors), &sc);
@@ -302,21 +345,6 @@ static void calm_down(struct world *w)
 	sim_kernel_calm(w->k);
 	servers_calm(&w->servers);
 	clients_calm(w->clients);
-}
-
-/* What an operator or the load may do to a core at any time. */
-static void disturb(struct world *w, uint32_t what)
-{
-	if (what == 0 && !w->drained) {
-		w->drained = true;
-		sess_drain_all(&w->core);
-	} else if (what == 1 && w->drained && !w->killed) {
-		w->killed = true;
-		sess_kill_all(&w->core);
-	} else if (what == 2) {
-		w->pressed = true;
-		w->core.pressure = !w->core.pressure;
-	}
 }
 
 static bool over(const struct world *w)
@@ -361,8 +389,10 @@ static void run(struct world *w)
 		take_log(w);
 		if (!w->calm && w->turns > patience)
 			calm_down(w);
-		if (!w->calm && disturbed && tape_pick(w->t, 256) == 255)
-			disturb(w, tape_pick(w->t, 3));
+		if (!w->calm && disturbed && tape_pick(w->t, 256) == 255) {
+			w->order = tape_pick(w->t, 3);
+			ring_bell_ring(w->bell);
+		}
 		w->hung = over(w) ? NULL : stuck(w);
 	}
 	if (!w->calm)
@@ -395,7 +425,9 @@ static void end(struct world *w)
 	current = NULL;
 	for (uint32_t i = 0; i < w->listener_count; i++)
 		sim_listener_close(w->k, w->acceptors[i].fd);
+	w->core.streams.cells.count_max = w->cells_max;
 	sess_core_fini(&w->core);
+	ring_bell_close(w->ring, w->bell);
 	ring_close(w->ring);
 	w->ring = NULL;
 }
