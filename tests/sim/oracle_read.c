@@ -956,7 +956,7 @@ static void silent_step(struct oracle *o, struct sess *s, const struct unit *u)
 	}
 	/* A client that has ended cannot go on with a body or an exchange: whether the server is
 	 * waited for then is not documented. */
-	bool moot = s->rs->in_end && (u->verb == V_DATA || u->verb == V_AUTH);
+	bool moot = s->rs->in_end && (u->verb == V_DATA || u->verb == V_AUTH || u->kind == U_AUTH);
 	if (u->whole && !s->unanswered && !s->ended && !moot)
 		s->unanswered = u->number ? u->number : 1;
 	s->number = u->number;

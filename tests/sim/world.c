@@ -291,7 +291,7 @@ static uint32_t held_max(const struct sim_kernel_conf *c)
 
 	return STREAM_HIGH_BYTES + (c->features & RING_FEAT_RECV_CAP
 						   ? capped
-						   : capped + 4 * c->buf_count * c->buf_bytes);
+						   : capped + 8 * c->buf_count * c->buf_bytes);
 }
 
 static void begin(struct world *w, struct tape *t)
