@@ -19,9 +19,8 @@
 
 #define STREAM_HIGH_BYTES (64u << 10) /* stop feeding a stream that has this much unsent ... */
 #define STREAM_LOW_BYTES (16u << 10)  /* ... until it is down to this: then on_drained() */
-#define STREAM_RECV_CAP_BYTES                                               \
-	(16u << 10) /* one multishot receive; 28,000 -> 0..11 ENOBUFS a run \
-		     */
+/* Of one multishot receive; it took ENOBUFS from 28,000 to 0..11 a run. */
+#define STREAM_RECV_CAP_BYTES (16u << 10)
 #define STREAM_HOT_BYTES \
 	(8u << 10) /* staged this much: send at once while the octets are hot in cache */
 

@@ -176,14 +176,6 @@ bool body_too_slow(const struct session *s)
 	return secs >= SLOW_BODY_GRACE_S && (t->bytes - t->part_bytes) / secs < SLOW_BODY_RATE;
 }
 
-void body_rate_anew(struct session *s)
-{
-	if (!s->txn)
-		return;
-	s->txn->part_us = ring_now_us(s->core->ring);
-	s->txn->part_bytes = s->txn->bytes;
-}
-
 size_t body_take(struct session *s, struct span in, int32_t buf)
 {
 	size_t at = 0;
@@ -248,7 +240,10 @@ void chunk_begin(struct session *s, uint64_t n, enum body_fate fate)
 	s->phase = PHASE_CHUNK;
 	s->fate = (uint8_t)fate;
 	s->chunk_left = n;
-	body_rate_anew(s);
+	if (s->txn) {
+		s->txn->part_us = ring_now_us(s->core->ring);
+		s->txn->part_bytes = s->txn->bytes;
+	}
 	if (n == 0)
 		chunk_done(s);
 	else if (fate == BODY_PASS)

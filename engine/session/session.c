@@ -401,7 +401,6 @@ static void link_drained(void *who)
 
 	if (move_running(&s->up))
 		move_to_drained(&s->up);
-	body_rate_anew(s);
 	/* Replies are due from when their commands have left. */
 	if (link_up(s->link))
 		queue_await(s);

@@ -287,7 +287,6 @@ void body_refuse(struct session *s, const struct local_reply *r);
 void body_early_reply(struct session *s, const struct smtp_reply *r);
 void body_link_lost(struct session *s); /* in BODY, CHUNK: the rest is swallowed */
 bool body_too_slow(const struct session *s);
-void body_rate_anew(struct session *s); /* what was is not the client's slowness */
 void chunk_begin(struct session *s, uint64_t n, enum body_fate fate);
 size_t chunk_take(struct session *s, struct span in, int32_t buf);
 /* The session ends. A chunk that may have left whole, though its mover has not said so yet, is due

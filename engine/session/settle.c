@@ -331,9 +331,7 @@ void sess_step(struct session *s)
 	}
 	if (s->end == END_NONE)
 		take_waiting(s);
-	if (upstream_blocked(s))
-		body_rate_anew(s);
-	else if (s->end == END_NONE && body_too_slow(s))
+	if (s->end == END_NONE && !upstream_blocked(s) && body_too_slow(s))
 		sess_end(s, END_CLIENT_SLOW);
 	if (s->end == END_NONE)
 		settle_eof(s);

@@ -57,7 +57,7 @@ MUTANTS = [
       "size_t n = move_bytes(&s->up, in, buf);",
       "if (in.n > s->up.left)\n\t\ts->up.left++;\n\tsize_t n = move_bytes(&s->up, in, buf);"),
     m("refused-chunk-not-swallowed", "the octets of a refused chunk are read as commands", S + "body.c",
-      "\ts->chunk_left = n;\n\tbody_rate_anew(s);", "\ts->chunk_left = fate == BODY_SWALLOW ? n / 2 : n;\n\tbody_rate_anew(s);"),
+      "\ts->chunk_left = n;\n\tif (s->txn) {", "\ts->chunk_left = fate == BODY_SWALLOW ? n / 2 : n;\n\tif (s->txn) {"),
     m("refused-chunk-no-rset", "the upstream is not told to forget refused chunks", S + "command.c",
       "stream_put(&s->link->st, SPAN_LIT(\"RSET\\r\\n\"));", "stream_put(&s->link->st, SPAN_LIT(\"NOOP\\r\\n\"));"),
     m("pipe-rest-lost", "the end of a chunk comes before the pipe is empty", "ring/mover.c",
