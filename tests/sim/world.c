@@ -283,15 +283,17 @@ static bool must_be_strict(const struct setup *s, uint32_t first, uint32_t doors
 }
 
 /* The high mark, and what may still come when reading stops: the piece that reaches the cap of a
- * receive; without a cap, all that is completed, and what completes in some more turns before the
- * receive is taken back, each time bounded by the buffers. */
+ * receive; without a cap, all that is completed and what completes before the receive is taken
+ * back, each bounded by the buffers. Only where taking back is late by chance can that be several
+ * turns. */
 static uint32_t held_max(const struct sim_kernel_conf *c)
 {
 	uint32_t capped = STREAM_RECV_CAP_BYTES + RING_RECV_PIECE_BYTES;
+	uint32_t turns = c->rate[FAULT_CANCEL_LATE] ? 8 : 2;
 
-	return STREAM_HIGH_BYTES + (c->features & RING_FEAT_RECV_CAP
-						   ? capped
-						   : capped + 8 * c->buf_count * c->buf_bytes);
+	if (c->features & RING_FEAT_RECV_CAP)
+		return STREAM_HIGH_BYTES + capped;
+	return STREAM_HIGH_BYTES + capped + turns * c->buf_count * c->buf_bytes;
 }
 
 static void begin(struct world *w, struct tape *t)
