@@ -57,7 +57,7 @@ static void choose_client(struct sim_clients *cs, struct cli *c, uint32_t no)
 	};
 	c->waits = tape_chance(t, 128);
 	c->helo_only = tape_chance(t, rare ? 20 : 6);
-	c->wants_tls = conf->starttls && tape_chance(t, 60);
+	c->wants_tls = conf->starttls && (tape_chance(t, 60) || conf->starttls_rushed);
 	c->wants_auth = conf->auth && tape_chance(t, 140);
 	if (tape_chance(t, 40))
 		c->start_us = sim_now_us(cs->k) + actor_nap_us(t);

@@ -21,7 +21,10 @@ struct clients_conf {
 	bool dies;   /* may vanish, shut, close or reset at any point */
 	bool stalls; /* may stop reading or writing for a long time */
 	bool starttls, auth;
-	bool bulky; /* large bodies, by BDAT where that is offered: what movers carry */
+	bool starttls_rushed; /* all want it, many say more before the answer */
+	bool chunks;	      /* BDAT wherever it is offered */
+	bool binds;	      /* says what concerns one link alone, where it is offered or not */
+	bool bulky;	      /* large bodies, by BDAT where that is offered: what movers carry */
 	/* Words that rules of the engine refuse, to be said now and then. */
 	const char *bad_sender, *bad_recipient, *bad_ehlo;
 };

@@ -31,10 +31,11 @@ enum cli_expect {
 };
 
 /* Of a piece. */
-#define PIECE_SYNC 1u  /* waits until everything before it was answered */
-#define PIECE_MUST 2u  /* said also when the replies so far make it pointless */
-#define PIECE_SHUT 4u  /* the sending side is shut behind it */
-#define PIECE_CHUNK 8u /* BDAT */
+#define PIECE_SYNC 1u	/* waits until everything before it was answered */
+#define PIECE_MUST 2u	/* said also when the replies so far make it pointless */
+#define PIECE_SHUT 4u	/* the sending side is shut behind it */
+#define PIECE_CHUNK 8u	/* BDAT */
+#define PIECE_APART 16u /* in a write of its own */
 
 struct cli_piece {
 	uint32_t end; /* in cli.out */

@@ -308,7 +308,7 @@ static bool choose_chunked(struct mail *m)
 		return true;
 	if (!offered)
 		return m->c->all->conf.manners != CLI_POLITE && tape_chance(m->t, 10);
-	return m->c->all->conf.bulky || tape_pick(m->t, 5) >= 3;
+	return m->c->all->conf.bulky || m->c->all->conf.chunks || tape_pick(m->t, 5) >= 3;
 }
 
 /* ---- the whole ---- */
@@ -323,7 +323,7 @@ static void before(struct mail *m)
 	}
 	if (odd(m, ODD_JUNK))
 		cli_junk(c);
-	if (odd(m, ODD_FOREIGN))
+	if (odd(m, ODD_FOREIGN) || (c->all->conf.binds && !c->all->calm && tape_chance(m->t, 60)))
 		cli_foreign_verb(c);
 	if (odd(m, ODD_ENDLESS_LINE))
 		cli_endless_line(c);

@@ -96,6 +96,8 @@ static bool next_piece(struct cli *c)
 {
 	const struct cli_piece *p = &c->pieces[c->piece_at];
 
+	if ((p->flags & PIECE_APART) && c->sent < c->released)
+		return false;
 	if (!(p->flags & PIECE_SYNC)) {
 		release(c, p);
 		return true;
@@ -173,15 +175,31 @@ static void auth_line(struct cli *c)
 	say(c, EXPECT_AUTH, 0, "\r\n");
 }
 
+/* Plain octets behind STARTTLS: in the same write, or in the next one, whole lines or not. */
+static void rush_starttls(struct cli *c)
+{
+	static const char *const ends[] = {"\r\n", "", "\r"};
+	struct tape *t = c->all->t;
+	bool apart = tape_pick(t, 2);
+
+	if (apart)
+		cli_piece(c, EXPECT_TLS, 0);
+	octets_fmt(&c->out, "NOOP c%u-behind%s", c->no, ends[tape_pick(t, ARRAY_LEN(ends))]);
+	cli_piece(c, apart ? EXPECT_OTHER : EXPECT_TLS, apart ? PIECE_APART : 0);
+	c->blind = true;
+}
+
 static void starttls(struct cli *c)
 {
+	const struct clients_conf *conf = &c->all->conf;
+
 	c->wants_tls = false;
 	octets_str(&c->out, "STARTTLS\r\n");
-	if (c->all->conf.manners == CLI_HOSTILE && tape_chance(c->all->t, 80)) {
-		octets_fmt(&c->out, "NOOP c%u-behind\r\n", c->no);
-		c->blind = true;
-	}
-	cli_piece(c, EXPECT_TLS, 0);
+	if (!c->all->calm && ((conf->manners == CLI_HOSTILE && tape_chance(c->all->t, 80)) ||
+				     (conf->starttls_rushed && tape_pick(c->all->t, 2))))
+		rush_starttls(c);
+	else
+		cli_piece(c, EXPECT_TLS, 0);
 }
 
 static void quit(struct cli *c)

@@ -295,7 +295,7 @@ static void on_other(struct turn *t)
 		return;
 	s->sticky |= t->u->verb == V_XCLIENT || t->u->verb == V_XFORWARD || t->u->verb == V_OTHER ||
 		     t->u->verb == V_AUTH || t->u->kind == U_AUTH;
-	if (t->u->verb == V_XCLIENT) {
+	if (t->u->verb == V_XCLIENT && t->r->code == 220) {
 		clear_transaction(s);
 		s->chunking = MAYBE;
 	}

@@ -70,6 +70,8 @@ struct servers_conf {
 	uint32_t lax;
 	bool dies;	     /* may close or reset at any point */
 	bool starttls, auth; /* offered, and played */
+	bool slow;	     /* sleeps often */
+	bool fickle;	     /* takes what is odd, and closes behind replies, often */
 };
 #define SRV_LAX_LF_DOT_LF (1u << 0)
 #define SRV_LAX_LF_DOT_CRLF (1u << 1)

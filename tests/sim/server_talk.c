@@ -9,6 +9,7 @@
 
 #define LINE_BYTES_MAX 16384u
 #define CHAT_BYTES_MAX 1500u
+#define DWELL_RATE 60
 
 static const struct actor_whim whims[] = {
 #define X(id, weight, manners) {weight, manners},
@@ -18,10 +19,18 @@ static const struct actor_whim whims[] = {
 
 void srv_roll(struct talk *t)
 {
+	const struct servers_conf *conf = &t->p->conf;
+
 	t->whim = WHIM_NONE;
-	if (!t->p->calm && !t->a->resumed)
-		t->whim = (enum srv_whim)actor_whim(
-			t->p->t, whims, ARRAY_LEN(whims), t->p->conf.manners);
+	if (!t->p->calm && !t->a->resumed) {
+		if (conf->slow && tape_chance(t->p->t, DWELL_RATE))
+			t->whim = WHIM_SLOW;
+		else if (conf->fickle && tape_chance(t->p->t, DWELL_RATE))
+			t->whim = tape_pick(t->p->t, 3) ? WHIM_ODD : WHIM_CLOSE_AFTER;
+		else
+			t->whim = (enum srv_whim)actor_whim(
+				t->p->t, whims, ARRAY_LEN(whims), conf->manners);
+	}
 	t->a->resumed = false;
 }
 
@@ -204,10 +213,15 @@ static void on_quit(struct talk *t)
 	t->a->closing = true;
 }
 
-/* All these come with the verb: 250 to one it does not know makes it a friend of the client. */
+/* All these come with the verb: 250 to one it does not know makes it a friend of the client. A word
+ * that others read as DATA (a tab behind it) gets what cannot answer DATA. */
 static void on_unknown(struct talk *t)
 {
-	if (t->whim == WHIM_ODD)
+	struct span line = span_of(t->c->read.p + t->off, t->n);
+
+	if (t->whim == WHIM_ODD && actor_begins(line, "DATA"))
+		srv_lie(t, 250);
+	else if (t->whim == WHIM_ODD)
 		srv_say(t, SRV_ANSWER, 250, "why not");
 	else
 		srv_say(t, SRV_ANSWER, t->whim == WHIM_MULTI ? 502 : 500, "what");
@@ -295,6 +309,10 @@ static void on_xclient(struct talk *t)
 {
 	if (refuses(t, 450, 550))
 		return;
+	if (t->whim == WHIM_ODD) {
+		srv_say(t, SRV_ANSWER, 250, "noted, go on");
+		return;
+	}
 	srv_reset(t->a);
 	t->a->hello = false;
 	srv_say(t, SRV_ANSWER, 220, "sim.example, once more");

@@ -13,16 +13,20 @@
 #include "engine/obs/log_buf.h"
 #include "ring/listen.h"
 #include "tests/sim/setup.h"
+#include "tests/sim/swarm.h"
 
 #define TURNS_MAX 60000u
 #define CALM_US (3ull * 3600 * 1000000) /* longer than all time limits one after the other */
 #define BODY_QUEUES_MAX 100u		/* a large message through a tiny window takes for ever */
 #define IDLE_TURNS_MAX 1000u
 #define IDLE_US 1000000u
+#define KILL_RATE 1
+#define KILL_AT_END_RATE 128
 #define LOG_BYTES (1u << 18)
 
 struct world {
 	struct tape *t;
+	enum theme theme;
 	struct record rec;
 	struct sim_kernel *k;
 	struct servers servers;
@@ -96,71 +100,6 @@ static void release(void *arg, const struct ring_addr *client)
 	w->admitted--;
 }
 
-/* ---- swarm: what this world is like ---- */
-
-/* Each fault is off in a quarter of the worlds, and all of them in one of eight. In most worlds
- * they are rarer than they could be: else no session would live for long. */
-static void choose_faults(struct tape *t, uint8_t *rate)
-{
-	static const unsigned shares[] = {0, 8, 4, 4, 2, 2, 1, 1};
-	unsigned share = shares[tape_pick(t, ARRAY_LEN(shares))];
-
-	for (unsigned i = 0; i < SIM_FAULT_COUNT; i++)
-		rate[i] = share && tape_pick(t, 4)
-				  ? (uint8_t)(1 + tape_pick(t, sim_fault_max[i] / share + 1u))
-				  : 0;
-}
-
-static void choose_kernel(struct tape *t, struct sim_kernel_conf *c)
-{
-	static const uint32_t features[] = {
-		RING_FEAT_PBUF_INC | RING_FEAT_RECV_CAP | RING_FEAT_SEND_ZC,
-		RING_FEAT_PBUF_INC | RING_FEAT_SEND_ZC, RING_FEAT_SEND_ZC, RING_FEAT_PBUF_INC, 0};
-	static const uint32_t queues[] = {64u << 10, 16u << 10, 4096, 600, 256u << 10, 100};
-	static const uint32_t bufs[][2] = {
-		{16, 64u << 10}, {4, 4096}, {2, 256u << 10}, {8, 512}, {4, 16u << 10}};
-	const uint32_t *b = bufs[tape_pick(t, ARRAY_LEN(bufs))];
-
-	memset(c, 0, sizeof(*c));
-	choose_faults(t, c->rate);
-	c->features = features[tape_pick(t, ARRAY_LEN(features))];
-	c->send_queue_bytes = queues[tape_pick(t, ARRAY_LEN(queues))];
-	c->buf_count = b[0];
-	c->buf_bytes = b[1];
-	c->cq_entries = tape_pick(t, 4) ? 0 : 4u << tape_pick(t, 5);
-	c->start_us = 1000000 + tape_pick(t, 1u << 20);
-}
-
-static void choose_servers(
-	struct tape *t, const struct oracle_listener *l, bool strict, struct servers_conf *c)
-{
-	c->manners = (enum srv_manners)tape_pick(t, 3);
-	c->dies = tape_pick(t, 3) == 2;
-	c->starttls = l->starttls_passed && tape_pick(t, 2);
-	c->auth = tape_pick(t, 3) == 1;
-	if (!strict && tape_pick(t, 2))
-		c->lax = 1 + tape_pick(t, 127);
-}
-
-static void choose_clients(struct tape *t, const struct oracle_listener *l, struct clients_conf *c)
-{
-	static const uint32_t bodies[] = {200, 1500, 9000, 80u << 10, 400u << 10};
-
-	c->count = 1 + tape_small(t, 5);
-	c->messages = 1 + tape_pick(t, 8);
-	c->bulky = tape_pick(t, 6) == 5;
-	c->body_bytes =
-		c->bulky ? bodies[ARRAY_LEN(bodies) - 1] : bodies[tape_pick(t, ARRAY_LEN(bodies))];
-	c->manners = (enum cli_manners)tape_pick(t, 3);
-	c->dies = tape_pick(t, 3) == 2;
-	c->stalls = tape_pick(t, 3) == 1;
-	c->starttls = tape_pick(t, 2);
-	c->auth = tape_pick(t, 3) == 1;
-	c->bad_sender = l->bad_sender;
-	c->bad_recipient = l->bad_recipient;
-	c->bad_ehlo = l->bad_ehlo;
-}
-
 /* ---- what comes from outside ---- */
 
 /* What an operator or the load may do to a core at any time. As in a worker, it comes among the
@@ -179,6 +118,30 @@ static void disturb(struct world *w, uint32_t what)
 	}
 }
 
+/* Between turns, now and then. */
+static void maybe_disturb(struct world *w)
+{
+	bool hurried = w->theme == THEME_KILLED && !w->drained;
+	uint32_t rarity = hurried ? 64 : 256;
+
+	if (tape_pick(w->t, rarity) != rarity - 1)
+		return;
+	w->order = hurried ? 0 : tape_pick(w->t, 3);
+	ring_bell_ring(w->bell);
+}
+
+/* Where worlds dwell on it the second TERM comes in the midst of what happens: when a server has
+ * just seen the end of a message, say, and the completion of what brought it there is still to be
+ * delivered. */
+static void maybe_kill(struct world *w, bool ended)
+{
+	if (w->calm || w->theme != THEME_KILLED || !w->drained || w->killed ||
+		!tape_chance(w->t, ended ? KILL_AT_END_RATE : KILL_RATE))
+		return;
+	w->order = 1;
+	ring_bell_ring(w->bell);
+}
+
 static void rung(void *arg)
 {
 	struct world *w = arg;
@@ -192,10 +155,15 @@ static void rung(void *arg)
 static bool env_step(void *arg)
 {
 	struct world *w = arg;
+	uint32_t ends = w->servers.message_count;
+	bool any;
 
 	if (tape_pick(w->t, 2))
-		return servers_step(&w->servers) || clients_step(w->clients);
-	return clients_step(w->clients) || servers_step(&w->servers);
+		any = servers_step(&w->servers) || clients_step(w->clients);
+	else
+		any = clients_step(w->clients) || servers_step(&w->servers);
+	maybe_kill(w, w->servers.message_count > ends);
+	return any;
 }
 
 static uint64_t env_next_us(void *arg)
@@ -254,16 +222,15 @@ static void open_doors(struct world *w, const struct setup *s)
 }
 
 /* One or two of the listeners are in use. */
-static void choose_doors(struct world *w, uint32_t *first, uint32_t *count)
+static void choose_doors(struct world *w, uint32_t first, uint32_t *count)
 {
 	static const char *const nets[] = {"10.1.0.1:1", "10.9.0.1:1"};
 
-	*first = tape_pick(w->t, w->listener_count);
 	*count = 1 + (tape_pick(w->t, 4) == 3);
 	w->doors = calloc(*count, sizeof(*w->doors));
 	ASSERT(w->doors);
 	for (uint32_t i = 0; i < *count; i++) {
-		uint32_t l = (*first + i) % w->listener_count;
+		uint32_t l = (first + i) % w->listener_count;
 
 		w->doors[i].listener = w->acceptors[l].fd;
 		addr_parse(span_str(nets[tape_pick(w->t, 8) == 7]), &w->doors[i].from);
@@ -306,7 +273,8 @@ static void begin(struct world *w, struct tape *t)
 
 	w->t = t;
 	record_init(&w->rec);
-	choose_kernel(t, &kc);
+	w->theme = swarm_theme(t);
+	swarm_kernel(t, w->theme, &kc);
 	w->k = sim_kernel_new(&kc, t, &w->rec);
 	sim_kernel_use(w->k);
 	w->sessions_max = 2 + tape_pick(t, 7);
@@ -315,9 +283,10 @@ static void begin(struct world *w, struct tape *t)
 	open_core(w, s);
 	make_small(w);
 	open_doors(w, s);
-	choose_doors(w, &first, &doors);
-	choose_servers(t, &s->listeners[first], must_be_strict(s, first, doors), &sc);
-	choose_clients(t, &s->listeners[first], &cc);
+	first = swarm_listener(t, w->theme, s);
+	choose_doors(w, first, &doors);
+	swarm_servers(t, w->theme, &s->listeners[first], must_be_strict(s, first, doors), &sc);
+	swarm_clients(t, w->theme, &s->listeners[first], &cc);
 	cc.body_bytes = MIN_OF(cc.body_bytes, kc.send_queue_bytes * BODY_QUEUES_MAX);
 	servers_init(&w->servers, w->k, t, &sc, s->servers, s->server_count);
 	w->clients = clients_new(w->k, t, &cc, w->doors, doors);
@@ -383,7 +352,7 @@ static const char *stuck(struct world *w)
 static void run(struct world *w)
 {
 	uint32_t patience = 100 + tape_pick(w->t, 2000);
-	bool disturbed = tape_pick(w->t, 4) == 3;
+	bool disturbed = tape_pick(w->t, 4) == 3 || w->theme == THEME_KILLED;
 
 	while (!over(w) && !w->hung) {
 		sess_core_turn(&w->core);
@@ -391,10 +360,8 @@ static void run(struct world *w)
 		take_log(w);
 		if (!w->calm && w->turns > patience)
 			calm_down(w);
-		if (!w->calm && disturbed && tape_pick(w->t, 256) == 255) {
-			w->order = tape_pick(w->t, 3);
-			ring_bell_ring(w->bell);
-		}
+		if (!w->calm && disturbed)
+			maybe_disturb(w);
 		w->hung = over(w) ? NULL : stuck(w);
 	}
 	if (!w->calm)
