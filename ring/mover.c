@@ -592,10 +592,14 @@ static bool wants_switch(const struct move *m)
 	return (m->left == MOVE_OPAQUE ? m->moved : m->left) >= MOVE_SPLICE_MIN_BYTES;
 }
 
+/* The owner may have stopped reading before it was taken from it, and what would have made it go on
+ * again passed it by. There is room: the target was flushed before any way but copying began. */
 static void copy_again(struct move *m)
 {
 	m->phase = PH_COPY;
 	m->now = MOVER_COPY;
+	if (m->took)
+		stream_read(m->from, true);
 	release(m);
 	unhold(m);
 }
