@@ -338,8 +338,35 @@ void opaque_begin(struct session *s)
 	enum mover way = s->lis->upstream->mover;
 
 	s->phase = PHASE_OPAQUE;
+	s->opaque_mark = s->cli.bytes_out + stream_backlog(&s->cli);
 	STAT_INC(s->core->stats, starttls_passed);
-	move_start(&s->up, &body_move_events, way, &s->cli, &s->link->st, MOVE_OPAQUE);
 	move_start(&s->down, &body_move_events, way, &s->link->st, &s->cli, MOVE_OPAQUE);
 	sess_client_turn(s);
+}
+
+void opaque_open(struct session *s)
+{
+	if (s->up_open || s->up_ended)
+		return;
+	if (stream_maybe_out(&s->cli) < s->opaque_mark) {
+		s->up_ended |= s->client_eof;
+		return;
+	}
+	s->up_open = true;
+	move_start(&s->up, &body_move_events, s->lis->upstream->mover, &s->cli, &s->link->st,
+		MOVE_OPAQUE);
+}
+
+/* What came before the 220 had left was not said by somebody who had read it: it would be taken for
+ * the beginning of the handshake (RFC 3207 4.1, 6). */
+size_t opaque_take(struct session *s, struct span in, int32_t buf)
+{
+	sess_client_turn(s);
+	opaque_open(s);
+	if (!s->up_open) {
+		STAT_INC(s->core->stats, starttls_injection);
+		sess_end(s, END_INJECTION);
+		return in.n;
+	}
+	return move_running(&s->up) ? move_bytes(&s->up, in, buf) : in.n;
 }

@@ -160,6 +160,7 @@ struct session {
 	struct move up, down;		      /* BDAT octets; opaque octets each way */
 	const struct local_reply *body_reply; /* what the end of a swallowed DATA is answered */
 	uint64_t chunk_left;		      /* BDAT octets still to swallow */
+	uint64_t opaque_mark;		      /* cli.bytes_out that means "the 220 has left" */
 	struct txn *txn;		      /* being built, or receiving its body; counted */
 
 	/* replies */
@@ -193,6 +194,7 @@ struct session {
 	bool client_gone : 1; /* reset, or cannot be written to: nobody reads our replies */
 	bool client_open : 1; /* its stream is not closed yet */
 	bool trusted : 1;
+	bool up_open : 1;	   /* opaque: the 220 has left, what the client says may pass */
 	bool up_ended, down_ended; /* opaque: that direction is over, all its octets staged */
 	bool up_told, down_told;   /* and the other side was told */
 	char auth_mech[20];
@@ -292,7 +294,11 @@ size_t chunk_take(struct session *s, struct span in, int32_t buf);
 /* The session ends. A chunk that may have left whole, though its mover has not said so yet, is due
  * its reply. */
 void chunk_leave(struct session *s);
+/* The octets of the upstream's 220 are staged. */
 void opaque_begin(struct session *s);
+/* Lets the client's side pass once the 220 has left. */
+void opaque_open(struct session *s);
+size_t opaque_take(struct session *s, struct span in, int32_t buf);
 
 /* ---- txn.c ---- */
 /* One reference; NULL when no more fit. */

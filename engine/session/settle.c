@@ -50,8 +50,7 @@ static size_t take(struct session *s, struct span in, int32_t buf)
 	case PHASE_AUTH:
 		return sess_take_auth_line(s, in);
 	case PHASE_OPAQUE:
-		sess_client_turn(s);
-		return move_running(&s->up) ? move_bytes(&s->up, in, buf) : in.n;
+		return opaque_take(s, in, buf);
 	case PHASE_GREETING:
 		return 0;
 	case PHASE_ENDING:
@@ -161,6 +160,7 @@ static void settle_opaque(struct session *s)
 {
 	if (s->phase != PHASE_OPAQUE)
 		return;
+	opaque_open(s);
 	if (s->up_ended)
 		pass_end(&s->link->st, &s->up_told);
 	if (s->down_ended)
