@@ -248,7 +248,10 @@ static void poll_done(struct ring_op *op, struct move *m, const struct ring_done
 
 static void in_poll_done(struct ring_op *op, const struct ring_done *d)
 {
-	poll_done(op, CONTAINER_OF(op, struct move, in_op), d);
+	struct move *m = CONTAINER_OF(op, struct move, in_op);
+
+	stream_wait_end(m->from);
+	poll_done(op, m, d);
 }
 
 static void out_poll_done(struct ring_op *op, const struct ring_done *d)
@@ -260,6 +263,7 @@ static void wait_in(struct move *m)
 {
 	m->in_op.done = in_poll_done;
 	ring_poll(ring_of(m), &m->in_op, m->from->fd, POLLIN);
+	stream_wait_begin(m->from);
 }
 
 static void wait_out(struct move *m)
@@ -428,6 +432,7 @@ static void zc_received(struct ring_op *op, const struct ring_done *d)
 {
 	struct move *m = CONTAINER_OF(op, struct move, in_op);
 
+	stream_wait_end(m->from);
 	if (d->n > 0) {
 		m->zc->len = d->n;
 		took_in(m, d->n);
@@ -543,6 +548,7 @@ static void zc_go(struct move *m)
 		m->in_op.done = zc_received;
 		ring_zc_recv(
 			r, &m->in_op, m->from->fd, &h->buf, (uint32_t)at_most(m, h->buf.bytes));
+		stream_wait_begin(m->from);
 	} else if (list_empty(&m->zc_gone)) {
 		m->gave_up = true;
 		copy_again(m);

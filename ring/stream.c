@@ -493,6 +493,24 @@ void stream_pass(struct stream *s, struct span data, int32_t buf)
 
 /* ---- receiving ---- */
 
+void stream_wait_begin(struct stream *s)
+{
+	s->wait_began_us = ring_now_us(s->core->ring);
+}
+
+void stream_wait_end(struct stream *s)
+{
+	s->waited_us = stream_waited_us(s);
+	s->wait_began_us = 0;
+}
+
+uint64_t stream_waited_us(const struct stream *s)
+{
+	uint64_t now = ring_now_us(s->core->ring);
+
+	return s->waited_us + (s->wait_began_us ? now - s->wait_began_us : 0);
+}
+
 static void arm_recv(struct stream *s)
 {
 	if (!s->want_read || s->ended || s->receiving || !speaks(s))
@@ -501,6 +519,7 @@ static void arm_recv(struct stream *s)
 		list_linked(&s->parked_node))
 		return;
 	ring_recv(s->core->ring, &s->recv_op, s->fd, STREAM_RECV_CAP_BYTES);
+	stream_wait_begin(s);
 }
 
 static void tell_quiet(struct stream *s)
@@ -556,6 +575,9 @@ static void recv_done(struct ring_op *op, const struct ring_done *d)
 {
 	struct stream *s = CONTAINER_OF(op, struct stream, recv_op);
 
+	stream_wait_end(s);
+	if (d->more)
+		stream_wait_begin(s);
 	s->receiving = !d->more;
 	s->bytes_in += d->data.n;
 	if (d->data.n > 0 && speaks(s) && !s->ended)

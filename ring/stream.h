@@ -97,6 +97,7 @@ struct stream {
 	bool read_later : 1;   /* that note */
 	uint8_t broken_why;    /* enum ring_res, until on_broken was given */
 	uint64_t bytes_in, bytes_out;
+	uint64_t waited_us, wait_began_us; /* for input; the second 0: not now */
 	struct list parked_node, dirty_node, ending_node;
 	struct list lent; /* others' buffers that the kernel still sends from, see stream_lend() */
 };
@@ -145,6 +146,13 @@ static inline uint32_t stream_backlog(const struct stream *s)
 {
 	return s->out_bytes;
 }
+
+/* How long octets of the peer have been waited for in all, in microseconds: a receive was armed and
+ * nothing came. Not the time in which they were not wanted, or no buffer was left for them. */
+uint64_t stream_waited_us(const struct stream *s);
+/* The same of somebody else's wait on the descriptor (a mover's). */
+void stream_wait_begin(struct stream *s);
+void stream_wait_end(struct stream *s);
 
 /* Octets that the kernel may have taken: those it said, and those of a send in flight, of which it
  * says nothing until all are taken. The peer may have read and answered them by now. */

@@ -18,11 +18,19 @@ static const struct move_events body_move_events;
 
 /* ---- DATA ---- */
 
+/* Of a body: all of it, or a chunk. */
+static void part_begins(struct session *s)
+{
+	s->txn->part_bytes = s->txn->bytes;
+	s->txn->part_waited_us = stream_waited_us(&s->cli);
+}
+
 void body_begin(struct session *s)
 {
 	scan_init(&s->txn->scan, s->lis->bare_newlines);
 	s->txn->body_begun = true;
-	s->txn->body_us = s->txn->part_us = ring_now_us(s->core->ring);
+	s->txn->body_us = ring_now_us(s->core->ring);
+	part_begins(s);
 	s->phase = PHASE_BODY;
 	s->fate = BODY_PASS;
 	s->body_reply = NULL;
@@ -161,7 +169,8 @@ static void pass(struct session *s, const struct scan_step *step, int32_t buf)
 		stream_put(to, step->tail);
 }
 
-/* Postfix's smtpd_min_data_rate figure: under pressure a body that trickles gives up its place. */
+/* Postfix's smtpd_min_data_rate figure: under pressure a body that trickles gives up its place. The
+ * time in which the upstream did not take it is not the client's. */
 bool body_too_slow(const struct session *s)
 {
 	const struct txn *t = s->txn;
@@ -172,7 +181,7 @@ bool body_too_slow(const struct session *s)
 	/* The octets of a chunk that is thrown away are counted nowhere. */
 	if (s->phase == PHASE_CHUNK && s->fate == BODY_SWALLOW)
 		return false;
-	secs = (ring_now_us(s->core->ring) - t->part_us) / 1000000;
+	secs = (stream_waited_us(&s->cli) - t->part_waited_us) / 1000000;
 	return secs >= SLOW_BODY_GRACE_S && (t->bytes - t->part_bytes) / secs < SLOW_BODY_RATE;
 }
 
@@ -240,10 +249,8 @@ void chunk_begin(struct session *s, uint64_t n, enum body_fate fate)
 	s->phase = PHASE_CHUNK;
 	s->fate = (uint8_t)fate;
 	s->chunk_left = n;
-	if (s->txn) {
-		s->txn->part_us = ring_now_us(s->core->ring);
-		s->txn->part_bytes = s->txn->bytes;
-	}
+	if (s->txn)
+		part_begins(s);
 	if (n == 0)
 		chunk_done(s);
 	else if (fate == BODY_PASS)

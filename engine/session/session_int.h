@@ -129,7 +129,8 @@ struct txn {
 	struct scan scan;
 	struct stash early; /* the upstream's reply that came in mid-body */
 	uint64_t began_us, body_us, dot_us;
-	uint64_t part_us, part_bytes;	 /* where the body, or the running chunk of it, began */
+	/* Where the body, or the running chunk of it, began: octets, and stream_waited_us(). */
+	uint64_t part_bytes, part_waited_us;
 	uint16_t code;			 /* of the reply that decided */
 	const char *stage, *by, *reason; /* static words */
 	const struct conf_server *server;

@@ -12,6 +12,7 @@
 
 #define INQ_PAUSE_BYTES (16u << 10) /* waiting input that stops reading */
 #define PRESSURE_COMMAND_MS 10000u
+#define PRESSURE_LOOK_MS 5000u /* at the rate of a body, whether anything comes or not */
 #define LINGER_MS 2000
 
 void sess_client_turn(struct session *s)
@@ -258,6 +259,8 @@ static uint64_t client_deadline_ms(struct session *s)
 	 * at now and then. */
 	if (s->phase == PHASE_CHUNK || upstream_blocked(s))
 		at = MIN_OF(at, now + s->lis->upstream->timeouts.send);
+	if (s->core->pressure && (s->phase == PHASE_BODY || s->phase == PHASE_CHUNK))
+		at = MIN_OF(at, now + PRESSURE_LOOK_MS);
 	if (s->penalty_until_ms > now)
 		at = MIN_OF(at, s->penalty_until_ms);
 	return at;
@@ -331,7 +334,7 @@ void sess_step(struct session *s)
 	}
 	if (s->end == END_NONE)
 		take_waiting(s);
-	if (s->end == END_NONE && !upstream_blocked(s) && body_too_slow(s))
+	if (s->end == END_NONE && body_too_slow(s))
 		sess_end(s, END_CLIENT_SLOW);
 	if (s->end == END_NONE)
 		settle_eof(s);

@@ -3,9 +3,9 @@
 import select
 import time
 
-from lib.core import test
-from lib.smtp import (EHLO, GO, GREETING, MAIL, OK_MAIL, OK_RCPT, RCPT, TAKEN, again, ehlo_reply, greet, message, opened, pair,
-                      relinked, step, warm_up_auto)
+from lib.core import cases, test
+from lib.smtp import (EHLO, GO, GREETING, MAIL, OK_MAIL, OK_RCPT, RCPT, TAKEN, again, data_open, ehlo_reply, envelope, greet, message,
+                      opened, pair, relinked, step, warm_up_auto)
 
 
 @test(quick=True)
@@ -249,6 +249,43 @@ def pressure_shortens_and_goes_away(t):
     c.send(b"LHLO x\r\n")
     c.reply(b"502")
     message(c, u)
+
+
+def pressed(t, **kw):
+    """A session on a ringpost that is under pressure."""
+    up = t.upstream()
+    rp = t.ringpost(up, conf={"limits": {"sessions": 10, "pressure": True}}, **kw)
+    held = [opened(t, rp, up) for _ in range(9)]
+    rp.record("pressure", on=True)
+    return rp, held.pop(), held
+
+
+BODIES = {"data": ("DATA", "copy"), "chunk_copied": ("BDAT", "copy"), "chunk_moved": ("BDAT", "splice")}
+
+
+def trickle(t, c, seconds):
+    """An octet now and then, until it is told to go."""
+    end = time.monotonic() + seconds
+    while not c.pending() and time.monotonic() < end:
+        c.send(b"x")
+        time.sleep(0.5)
+
+
+@cases(BODIES, timeout=60)
+def body_that_trickles_under_pressure(t, case):
+    """Less than 500 octets a second over 10 s: far below the limit for silence, which is 5 min."""
+    how, mover = case
+    rp, (c, u), held = pressed(t, up={"mover": mover})
+    if how == "DATA":
+        data_open(c, u)
+    else:
+        envelope(c, u)
+        c.send(b"BDAT 1000000 LAST\r\n")
+    trickle(t, c, 30 * t.slow)
+    c.reply(b"421 4.4.2")
+    c.ended(reset_ok=True)
+    u.ignore_rest = True
+    rp.record("session", reason="client-slow")
 
 
 @test(quick=True)
