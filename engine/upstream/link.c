@@ -347,8 +347,10 @@ static bool take_reply(struct link *l, const struct smtp_reply *r)
 		replay_reply(l, r);
 		return true;
 	}
-	if (l->state == LINK_GREETING)
+	if (l->state == LINK_GREETING) {
 		l->state = LINK_UP;
+		link_await(l, 0); /* nothing more until a command is passed */
+	}
 	return l->ev->on_reply(l->who, r);
 }
 

@@ -205,6 +205,18 @@ def silent_greeting(t):
 
 
 @test(quick=True)
+def silent_client_behind_the_greeting(t):
+    """The limit for the greeting ends with the greeting: the link waits for as long as the client may."""
+    up = t.upstream()
+    rp = t.ringpost(up, up=FAST)
+    c, u = rp.client(), up.accept()
+    greet(c, u)
+    time.sleep(1.5)
+    hello(c, u)
+    message(c, u)
+
+
+@test(quick=True)
 def half_a_greeting_then_silence(t):
     up = t.upstream()
     rp = t.ringpost(up, up=FAST)
