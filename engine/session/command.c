@@ -522,6 +522,7 @@ static size_t discard_line(struct session *s, struct span in)
 	if (!lf)
 		return in.n;
 	s->discard_line = false;
+	sess_client_turn(s); /* for the next command */
 	return (size_t)(lf - in.p) + 1;
 }
 
