@@ -12,6 +12,7 @@
 
 #define NONE UINT32_MAX
 #define CLOCK_US 1000u	     /* limits are counted in whole milliseconds */
+#define LATE_US 1100000u     /* the longest that FAULT_LATE holds anything back (sim_delay()) */
 #define AUTH_LINE_MAX 12288u /* of a line in an AUTH exchange, with its end */
 
 /* ringpost's own replies: their words are part of what is documented. */

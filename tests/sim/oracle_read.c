@@ -730,6 +730,7 @@ static bool does_not_read(const struct oracle *o, const struct sess *s)
 	const struct rec_sock *rs = s->rs;
 	const struct osock *k = &o->socks[s->sock];
 	uint64_t then = rs->close_us > LINGER_US ? rs->close_us - LINGER_US + CLOCK_US : 0;
+	uint64_t late = then > LATE_US ? then - LATE_US : 0; /* may have held it back till then */
 	uint32_t given = 0, read = 0;
 
 	for (uint32_t i = k->open_ev; i < k->close_ev && o->rec->events[i].us <= then; i++) {
@@ -740,7 +741,7 @@ static bool does_not_read(const struct oracle *o, const struct sess *s)
 		if (e->sock == s->sock && e->kind == REC_FAR_IN)
 			read += e->n;
 	}
-	return given > read || struck_between(o, FAULT_LATE, k->open_ev, k->close_ev, then) ||
+	return given > read || struck_between(o, FAULT_LATE, k->open_ev, k->close_ev, late) ||
 	       struck_between(o, FAULT_CLOCK_JUMPS, k->open_ev, k->close_ev,
 		       then > 2 * LINGER_US ? then - 2 * LINGER_US : 0);
 }

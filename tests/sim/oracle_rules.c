@@ -9,11 +9,9 @@
 
 #include <arpa/inet.h>
 
-/* What a command may take under pressure: 10 s from when its turn began, which may be a little
- * before the kernel took the reply that the record dates it by. */
-#define PRESSURE_US 9500000u
-
-#define LATE_US 1000000u
+/* What a command may take under pressure, from when its turn began. */
+#define PRESSURE_US 10000000u
+#define PRESSURE_LOOK_US 5000000u /* and so often a body is looked at */
 
 /* ---- causes ---- */
 
@@ -105,6 +103,22 @@ static bool unread(const struct oracle *o, const struct sess *s, uint64_t sent_u
 	return sent > in_before(o, s->sock, ev);
 }
 
+/* When the reply that ends at `off` may have been staged: with what was held back or not taken
+ * shortly before it left. */
+static uint64_t staged_us(const struct oracle *o, const struct sess *s, uint32_t off)
+{
+	uint32_t ev = said_ev(o, s->sock, off);
+	uint64_t us = ev_us(o, ev);
+
+	for (uint32_t i = ev; i-- > 0 && o->rec->events[i].us + LATE_US > us;) {
+		const struct rec_event *e = &o->rec->events[i];
+
+		if (e->sock == s->sock && (e->kind == REC_OFFER || e->kind == REC_FAULT))
+			us = e->us;
+	}
+	return us;
+}
+
 /* In a body and a chunk every octet counts. Elsewhere the limit is for a whole line: it is counted
  * from when it became the client's turn, with the last thing it gave whole or the last reply it
  * got, whichever was later. */
@@ -123,11 +137,15 @@ static bool client_silent(
 	uint64_t since = given ? ev_us(o, in_ev(o, s->sock, given)) : s->rs->open_us;
 
 	if (!octets && r->off)
-		since = MAX_OF(since, ev_us(o, said_ev(o, s->sock, r->off)));
+		since = MAX_OF(since, staged_us(o, s, r->off));
 	/* Pressure has a limit of its own for commands, and a body that is too slow gives octets
 	 * all the time. */
 	bool pressed = o->in->pressure && (octets || r->us + CLOCK_US > since + PRESSURE_US);
-	return pressed || (was_long(s, since, r->us) && !unread(o, s, since, r->ev));
+	/* A body that trickles may have gone on in the moment it was judged, but not long before.
+	 */
+	if (pressed && octets)
+		since = MIN_OF(since, r->us - MIN_OF(r->us, PRESSURE_LOOK_US));
+	return (pressed || was_long(s, since, r->us)) && !unread(o, s, since, r->ev);
 }
 
 /* Sessions that were there at `ev`; one whose client is gone may still have its link. */
@@ -405,14 +423,32 @@ static bool may_lost(const struct said *x)
 	       (x->s->lost && is_mail_verb(x->u));
 }
 
+/* The other end of the socket has not read all that left for it by `ev`. */
+static bool reads_not(const struct oracle *o, uint32_t sock, uint32_t ev)
+{
+	uint64_t left = 0;
+
+	for (uint32_t i = o->socks[sock].open_ev; i < ev; i++) {
+		const struct rec_event *e = &o->rec->events[i];
+
+		if (e->sock == sock && e->kind == REC_OUT)
+			left += e->n;
+		if (e->sock == sock && e->kind == REC_FAR_IN)
+			left -= e->n;
+	}
+	return left > 0;
+}
+
 /* The server has had all of the message, and all that was said to it since, for as long as it may
- * take to answer: giving up before that makes duplicates. */
+ * take to answer: giving up before that makes duplicates. One that does not read what follows (the
+ * next message, say, that a mover carries) is under another limit. */
 static bool final_silence(const struct said *x)
 {
-	const struct rec_sock *link =
-		x->s->link_n ? &x->o->rec->socks[x->s->links[x->s->cur]] : NULL;
+	uint32_t sock = x->s->link_n ? x->s->links[x->s->cur] : REC_NO_SOCK;
+	const struct rec_sock *link = x->s->link_n ? &x->o->rec->socks[sock] : NULL;
 
-	if (!link || link->offered > link->out.n || x->s->loss_us)
+	if (!link || link->offered > link->out.n || x->s->loss_us ||
+		reads_not(x->o, sock, x->r->ev))
 		return true;
 	return x->r->us + CLOCK_US >= x->u->us + x->s->lis->final_ms * 1000;
 }

@@ -256,7 +256,7 @@ static bool must_be_strict(const struct setup *s, uint32_t first, uint32_t doors
 static uint32_t held_max(const struct sim_kernel_conf *c)
 {
 	uint32_t capped = STREAM_RECV_CAP_BYTES + RING_RECV_PIECE_BYTES;
-	uint32_t turns = c->rate[FAULT_CANCEL_LATE] ? 8 : 2;
+	uint32_t turns = c->rate[FAULT_CANCEL_LATE] ? 8 : 1;
 
 	if (c->features & RING_FEAT_RECV_CAP)
 		return STREAM_HIGH_BYTES + capped;
@@ -353,6 +353,9 @@ static void run(struct world *w)
 {
 	uint32_t patience = 100 + tape_pick(w->t, 2000);
 	bool disturbed = tape_pick(w->t, 4) == 3 || w->theme == THEME_KILLED;
+
+	if (w->theme == THEME_SLOW && tape_pick(w->t, 2))
+		disturb(w, 2);
 
 	while (!over(w) && !w->hung) {
 		sess_core_turn(&w->core);
