@@ -382,6 +382,11 @@ static bool has_address(struct span lines, const char *word)
 	return span_has(lines, needle);
 }
 
+static bool holds(struct span all, struct span part)
+{
+	return part.n && memmem(all.p, all.n, part.p, part.n);
+}
+
 static void judge_commit(struct oracle *o, const struct srv_message *m)
 {
 	uint32_t sock = o->srv->conns[m->conn].sock, owner = o->socks[sock].sess;
@@ -393,6 +398,11 @@ static void judge_commit(struct oracle *o, const struct srv_message *m)
 	 * of it. */
 	if (s && s->opaque && !w && sock == s->links[s->cur] && m->end_off > s->at &&
 		o->srv->conns[m->conn].lied)
+		return;
+	/* A lie that nobody was told can begin a body (354): the octets are the client's all the
+	 * same, with their end. */
+	if (s && !w && !m->bdat && o->srv->conns[m->conn].lied &&
+		holds(octets_span(&s->rs->in), octets_span(&m->body)))
 		return;
 	if (s && (has_address(from, s->lis->bad_sender) || has_address(to, s->lis->bad_recipient)))
 		broken(o, I11_VERDICT, s, 0, from,

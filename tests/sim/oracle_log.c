@@ -195,15 +195,35 @@ static bool left_after(const struct oracle *o, const struct omsg *m)
 	return false;
 }
 
+static bool under_way(const struct rec_sock *rs, const struct omsg *m)
+{
+	return rs->out_err || (rs->offered > rs->out.n && rs->offered >= m->due_off);
+}
+
 /* The link was lost while a send that carried the end was under way: how much of it the kernel
- * takes is not known then. */
+ * takes is not known then. A link on which nothing but the hello has left may be anybody's who was
+ * there. */
 static bool may_have_left(const struct oracle *o, const struct sess *s, const struct omsg *m)
 {
 	for (uint32_t i = 0; i < s->link_n && m->complete; i++) {
-		const struct rec_sock *rs = &o->rec->socks[s->links[i]];
 		bool here = m->due_off == 0 || s->links[i] == m->sock;
 
-		if (here && (rs->out_err || (rs->offered > rs->out.n && rs->offered >= m->due_off)))
+		if (here && under_way(&o->rec->socks[s->links[i]], m))
+			return true;
+	}
+	for (uint32_t i = 0; i < o->stray_n && m->complete && m->due_off == 0; i++)
+		if (o->socks[o->strays[i]].dial_ev > o->socks[s->sock].open_ev &&
+			under_way(&o->rec->socks[o->strays[i]], m))
+			return true;
+	return false;
+}
+
+static bool served_by_liar(const struct oracle *o, const struct sess *s)
+{
+	for (uint32_t i = 0; i < s->link_n; i++) {
+		uint32_t c = o->socks[s->links[i]].conn;
+
+		if (c != NONE && o->srv->conns[c].lied)
 			return true;
 	}
 	return false;
@@ -216,14 +236,8 @@ static struct fate fate_of(const struct oracle *o, struct omsg *m)
 
 	find_final(o, m);
 	uint32_t conn = m->full ? o->socks[m->sock].conn : NONE;
-	bool any = conn == NONE && m->full;
-	for (uint32_t i = 0; i < s->link_n; i++) {
-		uint32_t c = o->socks[s->links[i]].conn;
-
-		any |= c != NONE && o->srv->conns[c].lied;
-	}
 	/* A server that lied: its octets do not say what they answer. */
-	if (any) {
+	if ((conn == NONE && m->full) || served_by_liar(o, s)) {
 		f.doubt = f.taken = DOUBT_MAY;
 		return f;
 	}
@@ -330,7 +344,10 @@ static void pair_records(
 					"a message that was %s has no such record", what);
 		}
 	for (uint32_t k = 0; k < b->n && ok(o); k++)
-		if (wanted(&b->lines[k]) && !b->lines[k].used)
+		/* Behind a lie that nobody was told the reader does not know what was a message. */
+		if (wanted(&b->lines[k]) && !b->lines[k].used &&
+			(b->lines[k].sess == NONE ||
+				!served_by_liar(o, &o->sess[b->lines[k].sess])))
 			broken(o, inv, NULL, 0, b->lines[k].from,
 				"a record says that a message was %s, but none was", what);
 	for (uint32_t k = 0; k < b->n; k++)

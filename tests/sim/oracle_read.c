@@ -504,7 +504,8 @@ static void check_own(struct oracle *o, struct sess *s, const struct unit *u, co
 		o->told[r->own]++;
 	else
 		o->told_rule++;
-	if (says_lost(r) && !s->loss_us)
+	/* Another loss than the one before, which had taken what was open then. */
+	if (says_lost(r) && u->us > s->loss_us)
 		s->loss_us = r->us;
 }
 
@@ -682,7 +683,7 @@ static void went_opaque(
 	if (in_before(o, s->sock, in_ev(o, sock, sr->out_end)) > behind)
 		broken(o, I12_TLS, s, u->number, unit_text(s, u),
 			"octets stood behind STARTTLS when its 220 came, and the session went on");
-	else if (passed && in_before(o, s->sock, r->end_ev) > behind)
+	else if (passed && in_before(o, s->sock, said_ev(o, s->sock, r->off + r->n)) > behind)
 		broken(o, I12_TLS, s, u->number, unit_text(s, u),
 			"octets from before the client had its 220 went to the server");
 	for (uint32_t i = 0; i < k->in_n && ok(o); i++)
@@ -884,9 +885,11 @@ static void silent_line(struct oracle *o, struct sess *s, const struct unit *u)
 	struct pass p = pass_of(s, u);
 	struct reply r = {.kind = R_VIRTUAL, .sr = NONE, .ev = NONE};
 
-	/* What followed a MAIL whose link was lost may have been on its way with it. */
-	bool with_lost = s->lost && (u->verb == V_RCPT || u->verb == V_DATA || u->verb == V_BDAT);
-	if (may_not_pass(o, s, u) && !with_lost) {
+	/* What followed a MAIL whose link was lost may have been on its way with it; and a second
+	 * MAIL that found no memory leaves the first one open. */
+	bool later = u->verb == V_RCPT || u->verb == V_DATA || u->verb == V_BDAT;
+	bool open = s->lost || ((s->mail == NO || s->rcpt_passed == 0) && out_of_memory(o, s));
+	if (may_not_pass(o, s, u) && !(later && open)) {
 		silently_refused(s, u);
 		return;
 	}

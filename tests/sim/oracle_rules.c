@@ -125,8 +125,10 @@ static uint64_t staged_us(const struct oracle *o, const struct sess *s, uint32_t
 static bool client_silent(
 	const struct oracle *o, const struct sess *s, const struct unit *u, const struct reply *r)
 {
-	bool octets = u->kind == U_BODY || !u->whole;
 	uint32_t given = in_before(o, s->sock, r->ev);
+	/* Under pressure a slow body ends the session also while commands before it wait. */
+	bool behind = o->in->pressure && given > u->off + u->n;
+	bool octets = u->kind == U_BODY || !u->whole || behind;
 
 	/* Behind a chunk that was answered before its end nothing has begun: its octets count. Not
 	 * those of a line. */
@@ -268,13 +270,13 @@ static uint32_t junk_errors(const struct said *x, uint32_t junk, uint32_t ev)
 
 /* Junk counts when it comes, as much as may be on its way, not when it is answered. What came
  * behind a message and before its reply still counts with what came before it; then the session
- * ends with that reply. */
+ * ends among the replies to that. */
 static bool may_many_errors(const struct said *x)
 {
 	const struct sess *s = x->s;
 	uint32_t junk = junk_errors(x, s->junk, x->r->ev);
 
-	if (s->taken_off && s->taken_off == x->r->off)
+	if (s->taken_off && x->u->off + x->u->n <= in_before(x->o, s->sock, s->taken_ev))
 		junk = MAX_OF(junk, junk_errors(x, s->junk_then, s->taken_ev));
 	return x->o->in->pressure || s->errors + junk >= s->lis->errors_max;
 }

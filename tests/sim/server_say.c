@@ -142,6 +142,9 @@ void srv_malform(struct talk *t)
 		octets_fmt(&r->text, "%s k%u.%u", g->before, t->conn, r->serial);
 		octets_letters(&r->text, r->serial, g->filler);
 		octets_str(&r->text, g->behind);
+		/* What came behind would be read as its end: a list of extensions without the line
+		 * that has the mark. */
+		t->a->closing |= g->behind[0] == '\0';
 	}
 	queue_reply(t, r);
 }
