@@ -126,9 +126,10 @@ static bool client_silent(
 	const struct oracle *o, const struct sess *s, const struct unit *u, const struct reply *r)
 {
 	uint32_t given = in_before(o, s->sock, r->ev);
-	/* Under pressure a slow body ends the session also while commands before it wait. */
-	bool behind = o->in->pressure && given > u->off + u->n;
-	bool octets = u->kind == U_BODY || !u->whole || behind;
+	/* Under pressure a slow body ends the session also while commands before it wait, and when
+	 * its chunk has been answered before its end. */
+	bool slow = o->in->pressure && (given > u->off + u->n || given < u->off);
+	bool octets = u->kind == U_BODY || !u->whole || slow;
 
 	/* Behind a chunk that was answered before its end nothing has begun: its octets count. Not
 	 * those of a line. */
@@ -246,7 +247,8 @@ static bool may_silent(const struct said *x)
 
 	whole = whole && x->u->whole;
 	/* Under pressure a body that was too slow has had its chance when its end comes. */
-	if (whole && x->u->kind == U_BODY && x->o->in->pressure && x->u->us == x->r->us)
+	if (whole && x->u->kind == U_BODY && x->o->in->pressure &&
+		ev_us(x->o, x->u->ev) == x->r->us)
 		return true;
 	if (whole && in_before(x->o, x->s->sock, x->r->ev) == x->u->off + x->u->n + x->u->chunk)
 		return false;
