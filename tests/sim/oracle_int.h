@@ -197,6 +197,7 @@ struct sess {
 	uint32_t junk_then, taken_ev, taken_off;
 	uint64_t loss_us; /* when a reply said that the link was lost */
 	bool dropped;	  /* the link was dropped on purpose */
+	bool chunk_open;  /* the last chunk that was read is not whole */
 	bool blind;	  /* what a server that lied answered, and nobody was told, is not known */
 	uint64_t own_us;  /* when ringpost last had a reason to say RSET or `*` itself */
 	bool left_over;	  /* commands stood behind the reply that ended the session */

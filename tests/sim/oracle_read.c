@@ -67,6 +67,7 @@ static void read_unit(struct oracle *o, struct sess *s, struct unit *u)
 
 		u->whole = u->size <= there;
 		u->chunk = (uint32_t)MIN_OF(u->size, there);
+		s->chunk_open = u->chunk < u->size;
 	}
 	unit_times(o, s, u);
 }

@@ -128,7 +128,7 @@ static bool client_silent(
 	uint32_t given = in_before(o, s->sock, r->ev);
 	/* Under pressure a slow body ends the session also while commands before it wait, and when
 	 * its chunk has been answered before its end. */
-	bool slow = o->in->pressure && (given > u->off + u->n || given < u->off);
+	bool slow = o->in->pressure && (given > u->off + u->n || s->chunk_open);
 	bool octets = u->kind == U_BODY || !u->whole || slow;
 
 	/* Behind a chunk that was answered before its end nothing has begun: its octets count. Not
