@@ -704,6 +704,13 @@ static void went_opaque(
 
 /* ---- the end ---- */
 
+static bool lied(const struct oracle *o, uint32_t sock)
+{
+	uint32_t conn = o->socks[sock].conn;
+
+	return conn != NONE && o->srv->conns[conn].lied;
+}
+
 bool struck_between(
 	const struct oracle *o, enum sim_fault f, uint32_t from, uint32_t to, uint64_t since_us)
 {
@@ -794,8 +801,9 @@ static void finish(struct oracle *o, struct sess *s)
 			"octets behind the reply that ended the session");
 	s->away = turned_away(o, s);
 	s->cut = s->away || cut_off(o, s);
-	/* A client that ends in the middle of a body is gone: nothing is owed to it any more. */
-	s->cut |= s->unanswered_in_body && rs->in_end;
+	/* A client that ends in the middle of a body is gone: nothing is owed to it any more. A 354
+	 * that was a lie begins one as well. */
+	s->cut |= rs->in_end && (s->unanswered_in_body || (s->link_n && lied(o, s->links[s->cur])));
 	if (s->cut || !ok(o) || s->ended || s->opaque || s->refused)
 		return;
 	if (s->out_at < rs->out.n)
@@ -844,13 +852,6 @@ static void unknown_fate(struct sess *s, const struct unit *u)
 		s->rcpt_passed++;
 		s->rcpt_seen++;
 	}
-}
-
-static bool lied(const struct oracle *o, uint32_t sock)
-{
-	uint32_t conn = o->socks[sock].conn;
-
-	return conn != NONE && o->srv->conns[conn].lied;
 }
 
 /* Nothing behind such a command is read before its reply. If its link was lost it had one, which

@@ -5,15 +5,23 @@
  */
 #include "tests/sim/swarm.h"
 
+#include "ring/stream.h"
+
 #define FULL_QUEUE_BYTES 100u
 #define CARRIED_BYTES (80u << 10) /* movers begin at 16 KiB */
 
 enum theme swarm_theme(struct tape *t)
 {
 	static const uint8_t themes[16] = {
-		[12] = THEME_STARTTLS, THEME_KILLED, THEME_SLOW, THEME_BOUND};
+		[11] = THEME_STARTTLS, THEME_KILLED, THEME_SLOW, THEME_CARRIED, THEME_BOUND};
 
 	return (enum theme)themes[tape_pick(t, ARRAY_LEN(themes))];
+}
+
+/* Large chunks, by whatever mover. */
+static bool carries(enum theme theme)
+{
+	return theme == THEME_KILLED || theme == THEME_CARRIED;
 }
 
 /* ---- the kernel ---- */
@@ -52,8 +60,12 @@ void swarm_kernel(struct tape *t, enum theme theme, struct sim_kernel_conf *c)
 	c->start_us = 1000000 + tape_pick(t, 1u << 20);
 	if (theme == THEME_KILLED)
 		c->send_queue_bytes = MAX_OF(c->send_queue_bytes, 4096u);
+	if (theme == THEME_CARRIED) /* more than a stream holds back at a time */
+		c->send_queue_bytes = MAX_OF(c->send_queue_bytes, STREAM_HIGH_BYTES);
 	if (theme == THEME_SLOW)
 		c->rate[FAULT_SEND_AGAIN] = sim_fault_max[FAULT_SEND_AGAIN];
+	if (theme == THEME_CARRIED)
+		c->rate[FAULT_NO_PIPE] = c->rate[FAULT_NO_ZC] = 128;
 }
 
 /* ---- who talks ---- */
@@ -66,7 +78,7 @@ static bool suits(enum theme theme, const struct oracle_listener *l)
 		return l->shortest_ms < 10000;
 	if (theme == THEME_BOUND)
 		return l->trusted;
-	return theme != THEME_KILLED || !l->chunking_stripped;
+	return !carries(theme) || !l->chunking_stripped;
 }
 
 uint32_t swarm_listener(struct tape *t, enum theme theme, const struct setup *s)
@@ -85,8 +97,8 @@ void swarm_servers(struct tape *t, enum theme theme, const struct oracle_listene
 	c->dies = tape_pick(t, 3) == 2;
 	c->starttls = l->starttls_passed && (tape_pick(t, 2) || theme == THEME_STARTTLS);
 	c->auth = tape_pick(t, 3) == 1;
-	c->slow = theme == THEME_SLOW;
-	c->fickle = theme == THEME_BOUND;
+	c->slow = theme == THEME_SLOW || theme == THEME_CARRIED;
+	c->fickle = theme == THEME_BOUND || theme == THEME_CARRIED;
 	if (!strict && tape_pick(t, 2))
 		c->lax = 1 + tape_pick(t, 127);
 }
@@ -98,11 +110,11 @@ void swarm_clients(
 
 	c->count = 1 + tape_small(t, 5);
 	c->messages = 1 + tape_pick(t, 8);
-	c->chunks = theme == THEME_KILLED;
+	c->chunks = carries(theme);
 	c->bulky = tape_pick(t, 6) == 5 || c->chunks;
 	c->body_bytes =
 		c->bulky ? bodies[ARRAY_LEN(bodies) - 1] : bodies[tape_pick(t, ARRAY_LEN(bodies))];
-	if (c->chunks)
+	if (theme == THEME_KILLED)
 		c->body_bytes = CARRIED_BYTES;
 	c->manners = (enum cli_manners)tape_pick(t, 3);
 	c->dies = tape_pick(t, 3) == 2;

@@ -18,7 +18,8 @@ enum theme {
 	THEME_STARTTLS, /* every session wants it, many say more before they are answered */
 	THEME_KILLED,	/* TERM and a second TERM, close together, while chunks are carried */
 	THEME_SLOW,	/* servers sleep longer than clients may, sockets are full for a moment */
-	THEME_BOUND,	/* what binds a session to its link, and links that are lost */
+	THEME_CARRIED, /* large chunks, ways to carry them that cannot be had, servers that sleep */
+	THEME_BOUND,   /* what binds a session to its link, and links that are lost */
 };
 
 enum theme swarm_theme(struct tape *t);

@@ -354,7 +354,7 @@ static void run(struct world *w)
 	uint32_t patience = 100 + tape_pick(w->t, 2000);
 	bool disturbed = tape_pick(w->t, 4) == 3 || w->theme == THEME_KILLED;
 
-	if (w->theme == THEME_SLOW && tape_pick(w->t, 2))
+	if ((w->theme == THEME_SLOW || w->theme == THEME_CARRIED) && tape_pick(w->t, 2))
 		disturb(w, 2);
 
 	while (!over(w) && !w->hung) {
