@@ -17,6 +17,7 @@
 #define STEPS_MAX 20000u
 #define STUCK_MAX 10000u
 #define QUEUE_BYTES (64u << 10)
+#define CROWDED_STOP 16
 
 const char *const sim_fault_words[SIM_FAULT_COUNT] = {
 #define X(id, word, max, text) [id] = word,
@@ -79,6 +80,8 @@ struct sim_kernel *sim_kernel_new(
 	k->due_us = SIM_NEVER;
 	k->random = tape_pick(t, UINT32_MAX);
 	k->stop = conf->loopback ? 0 : stops[tape_pick(t, ARRAY_LEN(stops))];
+	if (conf->crowded)
+		k->stop = CROWDED_STOP;
 	/* Row 0 is nobody's: a struct ring_op with slot 0 is not armed. */
 	*SIM_PUSH(k, row) = (struct row){0};
 	return k;

@@ -38,6 +38,7 @@ struct sim_kernel_conf {
 	uint32_t cq_entries;	   /* of the completion queue; 0: as the ring asks */
 	uint32_t buf_count, buf_bytes; /* 0: as the ring asks; else smaller pools */
 	uint64_t start_us;	       /* of both clocks */
+	bool crowded;		       /* much happens in a turn */
 	/* What is under way arrives whole and in order, a reset destroys nothing that was sent
 	 * before it, and a turn brings everything that is due: as on an idle machine between two
 	 * sockets of its own. */

@@ -30,7 +30,7 @@ static inline struct span octets_span(const struct octets *o)
 	X(REC_IN, "in")		  /* `n` octets at `off` of sock.in were given to the engine */  \
 	X(REC_IN_END, "in-end")	  /* the engine was told: no more input; `res` */                \
 	X(REC_OUT, "out")	  /* `n` octets at `off` of sock.out were taken of the engine */ \
-	X(REC_OFFER, "offer") /* a send of `n` octets at `off` of sock.out is under way */ \
+	X(REC_OFFER, "offer")	  /* a send of `n` octets at `off` of sock.out is under way */   \
 	X(REC_OUT_ERR, "out-err") /* the engine was told that sending failed; `res` */           \
 	X(REC_SHUT, "shut")	  /* the engine: no more output */                               \
 	X(REC_CLOSE, "close")	  /* the engine closed; `res` RING_RESET: with a reset */        \
@@ -68,10 +68,10 @@ struct rec_sock {
 	uint32_t listener; /* accepted: the listener's number, as sim_listener() was told */
 	struct ring_addr peer;
 	struct octets in, out; /* given to the engine; taken of the engine */
-	/* The most that the engine could think was taken: octets of `out` and of a send that was given
-	 * to the kernel and has not ended. */
+	/* The most that the engine could think was taken: octets of `out` and of a send that was
+	 * given to the kernel and has not ended. */
 	size_t offered;
-	bool in_end, out_err;  /* REC_IN_END, REC_OUT_ERR happened */
+	bool in_end, out_err; /* REC_IN_END, REC_OUT_ERR happened */
 	uint8_t in_end_res, out_err_res, dial_res;
 	bool shut, far_shut, far_closed, far_reset, net_dead;
 	bool stuck; /* the fault "wake-up lost" struck: its input never came again */

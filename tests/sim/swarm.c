@@ -58,6 +58,7 @@ void swarm_kernel(struct tape *t, enum theme theme, struct sim_kernel_conf *c)
 	c->buf_bytes = b[1];
 	c->cq_entries = tape_pick(t, 4) ? 0 : 4u << tape_pick(t, 5);
 	c->start_us = 1000000 + tape_pick(t, 1u << 20);
+	c->crowded = (theme == THEME_STARTTLS || theme == THEME_KILLED) && tape_pick(t, 2);
 	if (theme == THEME_KILLED)
 		c->send_queue_bytes = MAX_OF(c->send_queue_bytes, 4096u);
 	if (theme == THEME_CARRIED) /* more than a stream holds back at a time */
