@@ -497,12 +497,18 @@ static void begin_end(struct session *s, enum sess_end why)
 	sess_client_turn(s);
 }
 
+/* The reply that it waits to end behind was its last word. */
+static bool last_word_said(const struct session *s)
+{
+	return s->end_when_idle != END_NONE && sess_ends[s->end_when_idle].reply == REPLY_COUNT;
+}
+
 void sess_end(struct session *s, enum sess_end why)
 {
 	if (s->end != END_NONE)
 		return;
 	/* No plain word into a stream that TLS has taken over. */
-	if (sess_ends[why].reply != REPLY_COUNT && s->phase != PHASE_OPAQUE)
+	if (sess_ends[why].reply != REPLY_COUNT && s->phase != PHASE_OPAQUE && !last_word_said(s))
 		sess_say(s, &sess_replies[sess_ends[why].reply], NULL);
 	begin_end(s, why);
 	sess_finish_link(s);
