@@ -497,10 +497,11 @@ static void begin_end(struct session *s, enum sess_end why)
 	sess_client_turn(s);
 }
 
-/* The reply that it waits to end behind was its last word. */
+/* The reply that it waited to end behind was its last word, and has been given. */
 static bool last_word_said(const struct session *s)
 {
-	return s->end_when_idle != END_NONE && sess_ends[s->end_when_idle].reply == REPLY_COUNT;
+	return s->q_count == 0 && s->end_when_idle != END_NONE &&
+	       sess_ends[s->end_when_idle].reply == REPLY_COUNT;
 }
 
 void sess_end(struct session *s, enum sess_end why)
