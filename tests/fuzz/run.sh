@@ -35,7 +35,7 @@ dictionary()
 {
 	case $1 in
 	config) echo tests/fuzz/dict/yaml.dict ;;
-	data | log) echo "tests/fuzz/dict/$1.dict" ;;
+	data | log | milter) echo "tests/fuzz/dict/$1.dict" ;;
 	world) ;;
 	*) echo tests/fuzz/dict/smtp.dict ;;
 	esac
