@@ -13,9 +13,9 @@ MAKEFLAGS += --no-builtin-rules
 
 # ---- what a Debian machine needs ----
 BUILD_PACKAGES := gcc libc6-dev make liburing-dev libjemalloc-dev libyaml-dev python3
-TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev postfix swaks libnet-ssleay-perl openssl curl ca-certificates procps iproute2 strace
+TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev postfix swaks libnet-ssleay-perl openssl curl ca-certificates procps iproute2 strace g++
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang libclang-rt-dev
-COVERAGE_PACKAGES := $(BUILD_PACKAGES) libcriterion-dev gcovr
+COVERAGE_PACKAGES := $(BUILD_PACKAGES) libcriterion-dev gcovr g++
 
 # `make run` and `make test` call this first: no questions, silent when nothing is missing.
 define need
@@ -76,8 +76,8 @@ UNIT_BIN   := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 # The simulated kernel: everything above ring.h, unchanged, on tests/sim instead of io_uring.
 SIM_RING   := $(addprefix ring/,conf.c listen.c slab.c timer.c stash.c inq.c mbox.c stream.c mover.c res.c) \
               $(filter-out ring/probe_far.c,$(wildcard ring/probe*.c))
-SIM_ENGINE := $(wildcard engine/smtp/*.c engine/upstream/*.c engine/session/*.c engine/hook/*.c engine/conf/*.c engine/obs/*.c) \
-              engine/core/acceptor.c
+SIM_ENGINE := $(wildcard engine/smtp/*.c engine/upstream/*.c engine/session/*.c engine/conf/*.c engine/obs/*.c) \
+              $(filter-out engine/hook/plugin%,$(wildcard engine/hook/*.c)) engine/core/acceptor.c
 SIM_OBJ    := $(patsubst %.c,$(B)/%.o,$(SIM_RING) $(SIM_ENGINE))
 SIM_SRC    := $(wildcard tests/sim/*.c)
 SIM_LIBS   := -Wl,--wrap=slab_get -lyaml $(MALLOC_LIB)
@@ -88,7 +88,13 @@ SIM := build/asan/ringpost-sim
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_BIN   := $(FUZZ_NAMES:%=$(B)/tests/fuzz/fuzz_%)
 REPLAY_BIN := $(FUZZ_NAMES:%=$(B)/tests/fuzz/replay-%)
-TEST_BIN   := $(UNIT_BIN) $(REPLAY_BIN)
+
+# Plugins, as their authors build them: for the tests, and the example.
+PLUGIN_SO  := $(patsubst tests/plugins/%.c,$(B)/tests/plugins/%.so,$(filter-out %/bad.c,$(wildcard tests/plugins/*.c))) \
+              $(patsubst %,$(B)/tests/plugins/bad-%.so,abi size larger name flags unknown none event symbol link open mute) \
+              $(B)/tests/plugins/cxx.so $(B)/docs/examples/audit-plugin.so
+HEADER_OK  := $(patsubst %,$(B)/tests/plugins/header-%.o,c99 c11 c++17)
+TEST_BIN   := $(UNIT_BIN) $(REPLAY_BIN) $(PLUGIN_SO) $(HEADER_OK)
 
 .PHONY: all run test check unit bench asan tsan fuzz coverage clean help format need-build need-test
 
@@ -120,6 +126,34 @@ $(B)/libbench.a: $(BENCH_LIB)
 TSAN_ARENA := $(if $(filter tsan,$(MODE)),$(B)/tests/unit/tsan_arena.o)
 $(B)/tests/unit/%: $(B)/tests/unit/%.o $(TSAN_ARENA) $(B)/libbench.a $(B)/libringpost.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $< $(TSAN_ARENA) $(B)/libbench.a $(B)/libringpost.a -lcriterion $(LIBS)
+
+# Nothing of ringpost is linked in. A plugin that a group may write to would be refused.
+SO_FLAGS   := -I. -Iengine/hook -fPIC -shared $(filter-out -pie,$(ALL_LDFLAGS))
+SO_DEPS    := engine/hook/ringpost.h tests/plugins/words.h Makefile
+$(B)/tests/plugins/%.so: tests/plugins/%.c $(SO_DEPS)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(SO_FLAGS) -o $@ $< -lpthread
+	@chmod go-w $@
+$(B)/tests/plugins/bad-%.so: tests/plugins/bad.c $(SO_DEPS)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -DBAD_$* $(SO_FLAGS) -o $@ $<
+	@chmod go-w $@
+$(B)/tests/plugins/%.so: tests/plugins/%.cpp $(SO_DEPS)
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 -pedantic-errors -Wall -Wextra -Werror -fvisibility=hidden $(CFLAGS_$(MODE)) $(SO_FLAGS) -o $@ $<
+	@chmod go-w $@
+$(B)/docs/examples/%.so: docs/examples/%.c $(SO_DEPS)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 -pedantic-errors -Wall -Wextra -Werror $(CFLAGS_$(MODE)) $(SO_FLAGS) -o $@ $< -lpthread
+	@chmod go-w $@
+
+# The public header alone, in the languages it promises to serve.
+$(B)/tests/plugins/header-c++%.o: engine/hook/ringpost.h Makefile
+	@mkdir -p $(@D)
+	$(CXX) -std=c++$* -pedantic-errors -Wall -Wextra -Werror -x c++ -c $< -o $@
+$(B)/tests/plugins/header-c%.o: engine/hook/ringpost.h Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=c$* -pedantic-errors -Wall -Wextra -Werror -x c -c $< -o $@
 
 $(B)/ringpost-sim: $(patsubst %.c,$(B)/%.o,$(SIM_SRC)) $(SIM_OBJ)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(SIM_LIBS)
@@ -202,6 +236,21 @@ coverage-run: $(TEST_BIN) $(B)/ringpost-sim
 	@$(B)/ringpost-sim --save $(B) --seeds 1 $(SIM_SEEDS) || echo "the simulator found something: see above"
 	@python3 -B tests/coverage.py --build $(B)
 .PHONY: fuzz-run coverage-run
+
+# ---- installing ringpost itself ----
+# DESTDIR is where a package is put together. PLUGINDIR is a place to keep plugins, no more: the
+# configuration names each by its path.
+PREFIX    ?= /usr/local
+LIBDIR    ?= $(PREFIX)/lib
+PLUGINDIR ?= $(LIBDIR)/ringpost
+install: all                             ## the program, ringpost.h and ringpost.pc to PREFIX=/usr/local (DESTDIR=...)
+	install -d -m 755 $(addprefix $(DESTDIR),$(PREFIX)/bin $(PREFIX)/include $(LIBDIR)/pkgconfig $(PLUGINDIR))
+	install -m 755 $(B)/ringpost $(DESTDIR)$(PREFIX)/bin/ringpost
+	install -m 644 engine/hook/ringpost.h $(DESTDIR)$(PREFIX)/include/ringpost.h
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@PLUGINDIR@|$(PLUGINDIR)|' -e 's|@VERSION@|$(VERSION)|' \
+		engine/hook/ringpost.pc.in > $(B)/ringpost.pc
+	install -m 644 $(B)/ringpost.pc $(DESTDIR)$(LIBDIR)/pkgconfig/ringpost.pc
+.PHONY: install
 
 bench: need-build                        ## what one message costs here: CPU, enters, packets; memory per idle session
 	@$(MAKE) --no-print-directory -s all

@@ -4,6 +4,8 @@
  */
 #include "engine/core/control.h"
 #include "engine/core/doctor.h"
+#include "engine/core/privileges.h"
+#include "engine/hook/hook.h"
 
 #include <fcntl.h>
 #include <getopt.h>
@@ -111,6 +113,22 @@ static struct arguments read_arguments(int argc, char **argv)
 	return a;
 }
 
+/* Plugins judge their options themselves, so they are opened as well: by whom they would be, lest
+ * their files come to belong to root. */
+static int check(const struct conf *c, const char *file)
+{
+	struct hook_set *hooks;
+
+	if (c->hook_count && !privileges_drop(c->user, stderr))
+		return EXIT_DENIED;
+	hooks = hook_set_open(c, 1, stderr);
+	if (!hooks)
+		return EXIT_CONFIG;
+	hook_set_close(hooks);
+	printf("%s: ok\n", file);
+	return EXIT_RAN;
+}
+
 static int with_conf(const struct arguments *a)
 {
 	struct conf *c = conf_load(a->file, stderr);
@@ -125,7 +143,7 @@ static int with_conf(const struct arguments *a)
 	else if (a->action == ACT_DUMP)
 		conf_dump(c, stdout);
 	else
-		printf("%s: ok\n", a->file);
+		code = check(c, a->file);
 	conf_free(c);
 	return code;
 }

@@ -81,20 +81,29 @@ static void finish_listener(struct loader *l, struct conf_listener *ls, uint32_t
 		allow_loopback(&ls->clients);
 }
 
+static void finish_hook(struct loader *l, struct conf_hook *h)
+{
+	static const char *const kinds[] = {[HOOK_RULES] = "rule", [HOOK_PLUGIN] = "hook"};
+	struct mark at = name_of(l, "hooks", h->name)->at;
+	struct local_reply *reply = &h->rules.reply;
+
+	h->word = arena_printf(l->keep, "%s:%s", kinds[h->type], h->name);
+	h->where = arena_printf(l->keep, "%s:%u:%u", l->d->name, at.line, at.col);
+	if (h->type != HOOK_RULES)
+		return;
+	reply->word = h->word;
+	if (reply->enhanced == NULL)
+		reply->enhanced = arena_printf(l->keep, "%u.7.1", (unsigned)reply->code / 100);
+}
+
 void conf_finish(struct loader *l)
 {
 	for (uint32_t i = 0; i < l->c->listener_count; i++)
 		finish_listener(l, &l->listeners[i], i);
 	for (uint32_t i = 0; i < l->c->upstream_count; i++)
 		l->upstreams[i].index = i;
-	for (uint32_t i = 0; i < l->c->hook_count; i++) {
-		struct conf_rules *r = &l->hooks[i].rules;
-
-		r->reply.word = arena_printf(l->keep, "rule:%s", l->hooks[i].name);
-		if (r->reply.enhanced == NULL)
-			r->reply.enhanced =
-				arena_printf(l->keep, "%u.7.1", (unsigned)r->reply.code / 100);
-	}
+	for (uint32_t i = 0; i < l->c->hook_count; i++)
+		finish_hook(l, &l->hooks[i]);
 }
 
 /* ---- listeners ---- */
@@ -247,7 +256,7 @@ static void check_upstream(struct loader *l, const struct conf_upstream *u)
 
 /* ---- hooks ---- */
 
-static void check_hook(struct loader *l, const struct conf_hook *h)
+static void check_rules(struct loader *l, const struct conf_hook *h)
 {
 	const struct conf_rules *r = &h->rules;
 	const struct node *reply = value_of(l, "hooks", h->name, "reply");
@@ -261,6 +270,14 @@ static void check_hook(struct loader *l, const struct conf_hook *h)
 
 /* ---- what is there for nothing: only worth saying when nothing is wrong ---- */
 
+static bool refuses_nothing(const struct conf_hook *h)
+{
+	const struct conf_rules *r = &h->rules;
+
+	return h->type == HOOK_RULES && !r->reject_null_sender && !r->clients.any &&
+	       r->sender_count + r->recipient_count + r->ehlo_count + r->clients.count == 0;
+}
+
 static void warn_unused(struct loader *l)
 {
 	for (uint32_t i = 0; i < l->c->upstream_count; i++)
@@ -268,13 +285,11 @@ static void warn_unused(struct loader *l)
 			diag_warn(l->d, name_of(l, "upstreams", l->upstreams[i].name)->at,
 				"no listener uses upstream `%s`", l->upstreams[i].name);
 	for (uint32_t i = 0; i < l->c->hook_count; i++) {
-		const struct conf_rules *r = &l->hooks[i].rules;
 		struct mark at = name_of(l, "hooks", l->hooks[i].name)->at;
 
 		if (!l->hook_used[i])
 			diag_warn(l->d, at, "no listener uses hook `%s`", l->hooks[i].name);
-		if (r->sender_count + r->recipient_count + r->ehlo_count + r->clients.count == 0 &&
-			!r->reject_null_sender && !r->clients.any)
+		if (refuses_nothing(&l->hooks[i]))
 			diag_warn(l->d, at, "hook `%s` refuses nothing", l->hooks[i].name);
 	}
 }
@@ -289,7 +304,8 @@ void conf_check(struct loader *l)
 	for (uint32_t i = 0; i < l->c->upstream_count; i++)
 		check_upstream(l, &l->upstreams[i]);
 	for (uint32_t i = 0; i < l->c->hook_count; i++)
-		check_hook(l, &l->hooks[i]);
+		if (l->hooks[i].type == HOOK_RULES)
+			check_rules(l, &l->hooks[i]);
 	if (l->d->errors == 0)
 		warn_unused(l);
 }

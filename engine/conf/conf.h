@@ -59,16 +59,31 @@ struct conf_rules {
 		*ehlo; /* PAT_EXACT: whole name in .domain; PAT_SUBDOMAINS: ".dom" */
 	uint32_t ehlo_count;
 	struct conf_nets clients;
-	struct local_reply
-		reply; /* 4xx or 5xx; enhanced of the same class; one printable line; word "rule" */
+	struct local_reply reply; /* 4xx or 5xx; enhanced of the same class; one printable line;
+				     word: the hook's */
 };
 
-enum conf_hook_type { HOOK_RULES };
+enum conf_hook_type { HOOK_RULES, HOOK_PLUGIN };
+
+/* What it means when a hook fails, or has not answered in time. */
+enum conf_hook_failure { HOOK_FAILS_TEMPFAIL, HOOK_FAILS_ACCEPT, HOOK_FAILS_REJECT };
+
+struct conf_option {
+	const char *name, *value;
+};
 
 struct conf_hook {
 	const char *name;
 	enum conf_hook_type type;
+	const char *word;  /* "hook:NAME" (rules: "rule:NAME"): what the log calls its refusals */
+	const char *where; /* "file:line:column" of its name, for messages from beyond this room */
+	enum conf_hook_failure on_failure; /* tempfail */
+	uint32_t deadline_ms;		   /* for one answer: 30s; rules never need it */
 	struct conf_rules rules;
+	/* HOOK_PLUGIN */
+	const char *file;		   /* absolute path of the shared object, not opened yet */
+	const struct conf_option *options; /* in the order of the file */
+	uint32_t option_count;
 };
 
 struct conf_listener_timeouts { /* milliseconds */

@@ -16,6 +16,7 @@
 #define CONF_INSERT_BYTES_MAX 65536 /* what one ${file:} or ${env:} may bring */
 #define CONF_DIAGS_MAX 1000	    /* printed; more are only counted */
 #define CONF_NAME_BYTES_MAX 64
+#define CONF_OPTION_BYTES_MAX 4096 /* of one value of `options` */
 
 /* ---- arena.c: everything of one load is freed at once ---- */
 
@@ -49,6 +50,9 @@ void diag_print(struct diags *d, FILE *err);
 /* Text of an operator or of the environment made safe to show, shortened; lives in `a`. */
 const char *text_shown(struct arena *a, struct span s);
 bool text_clean(struct span s); /* valid UTF-8 without anything that text_shown() would hide */
+bool text_valid(struct span s); /* valid UTF-8 */
+/* Octets of the character at p < end, at least 1; malformed UTF-8 goes octet by octet. */
+size_t text_char(const uint8_t *p, const uint8_t *end);
 
 /* ---- yaml.c: a document as a tree ---- */
 
@@ -102,7 +106,9 @@ enum scope {
 	SCOPE_UPSTREAM,
 	SCOPE_UPSTREAM_TIMEOUTS,
 	SCOPE_HOOK,
+	SCOPE_HOOK_RULES,
 	SCOPE_REPLY,
+	SCOPE_HOOK_PLUGIN,
 	SCOPE_COUNT
 };
 
@@ -128,6 +134,8 @@ enum type {
 	TYPE_CODE,
 	TYPE_ENHANCED,
 	TYPE_TEXT,
+	TYPE_PATH,
+	TYPE_OPTIONS,
 	TYPE_MAP,   /* keys of the scope `sub`, in the same structure */
 	TYPE_NAMED, /* name: keys of the scope `sub`, one structure each */
 	TYPE_LATER, /* not in this version: `text` says so */
@@ -159,6 +167,11 @@ struct loader;
 struct scope_row {
 	const char *path; /* "listeners.<name>.limits" */
 	const char *gate; /* the key that decides what the others mean: a bad one hides them */
+	/* More keys of the mapping that `within` describes, while its gate is the word `when`;
+	 * NULL: a mapping of its own. Of such scopes a mapping has one at most. */
+	const char *when;
+	enum scope within;
+	const char *which; /* what that word stands for, for messages about keys of the others */
 	/* A scalar in place of the mapping; NULL = not allowed. */
 	bool (*scalar)(struct loader *l, void *base, const struct node *n);
 	void (*start)(void *base); /* before any key; may be NULL */
@@ -177,6 +190,9 @@ extern const struct scope_row conf_scopes[SCOPE_COUNT];
 extern const struct type_row conf_types[TYPE_KINDS];
 extern const char conf_required[];
 const struct key *key_find(enum scope s, const char *name); /* NULL: not there */
+bool scope_adds(enum scope s, enum scope to);		    /* one of those with `when` */
+/* The one that adds to `s` in this structure, whose gate was set; `s` itself when none does. */
+enum scope scope_more(enum scope s, const void *base);
 
 /* ---- load.c ---- */
 
@@ -201,6 +217,7 @@ void queue_map(struct loader *l, enum scope s, void *base, const struct node *ma
 	const struct node *name);
 bool set_text(struct loader *l, enum scope s, const char *key, void *base, struct mark at,
 	struct span text);
+bool name_form(const struct node *n); /* of what operators give a name: listeners, options, ... */
 
 /* ---- value.c, addr.c, lists.c: one setter and its inverse for each type ---- */
 
@@ -228,6 +245,8 @@ SETTER(names);
 SETTER(code);
 SETTER(enhanced);
 SETTER(line);
+SETTER(path);
+SETTER(options);
 #undef SETTER
 bool set_map(struct loader *l, const struct key *k, void *base, const struct node *n);
 bool set_named(struct loader *l, const struct key *k, void *base, const struct node *n);
@@ -246,6 +265,7 @@ struct values {
 	uint32_t count;
 };
 bool many_values(struct loader *l, const struct key *k, const struct node *n, struct values *out);
+const char *word_stored(const struct key *k, const void *base);
 void put_quoted(FILE *out, const char *p, size_t n);
 /* One item of a list at a time; `count` items in all. An empty list is []. */
 void put_list_start(FILE *out, uint32_t count);

@@ -71,8 +71,24 @@ void diag_warn(struct diags *d, struct mark at, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* Octets of the character at p, at least 1; malformed UTF-8 goes octet by octet. */
-static size_t char_len(const uint8_t *p, const uint8_t *end)
+/* Overlong forms, surrogates and what lies beyond U+10FFFF: the second octet tells. */
+static bool second_octet(uint8_t first, uint8_t second)
+{
+	switch (first) {
+	case 0xe0:
+		return second >= 0xa0;
+	case 0xed:
+		return second < 0xa0;
+	case 0xf0:
+		return second >= 0x90;
+	case 0xf4:
+		return second < 0x90;
+	default:
+		return true;
+	}
+}
+
+size_t text_char(const uint8_t *p, const uint8_t *end)
 {
 	size_t n = *p < 0xc2 ? 1 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 1;
 
@@ -81,10 +97,11 @@ static size_t char_len(const uint8_t *p, const uint8_t *end)
 	for (size_t i = 1; i < n; i++)
 		if ((p[i] & 0xc0) != 0x80)
 			return 1;
-	return n;
+	return n == 1 || second_octet(p[0], p[1]) ? n : 1;
 }
 
-/* Controls (C0, DEL, C1), broken UTF-8 and what changes the direction or the line of text. */
+/* Controls (C0, DEL, C1), broken UTF-8, what changes the direction or the line of text, and what
+ * YAML does not take as it is (U+FEFF, U+FFFE, U+FFFF). */
 static bool hidden(const uint8_t *p, size_t n)
 {
 	if (n == 1)
@@ -94,7 +111,8 @@ static bool hidden(const uint8_t *p, size_t n)
 	if (n == 3 && p[0] == 0xe2)
 		return (p[1] == 0x80 && p[2] >= 0x8b && p[2] <= 0xae) ||
 		       (p[1] == 0x81 && p[2] >= 0xa0 && p[2] <= 0xaf);
-	return n == 3 && p[0] == 0xef && p[1] == 0xbb && p[2] == 0xbf;
+	return n == 3 && p[0] == 0xef &&
+	       ((p[1] == 0xbb && p[2] == 0xbf) || (p[1] == 0xbf && p[2] >= 0xbe));
 }
 
 const char *text_shown(struct arena *a, struct span s)
@@ -104,7 +122,7 @@ const char *text_shown(struct arena *a, struct span s)
 	size_t at = 0;
 
 	while (p < end) {
-		size_t n = char_len(p, end);
+		size_t n = text_char(p, end);
 
 		if (at + n > SHOWN_BYTES_MAX) {
 			memcpy(out + at, "...", 4);
@@ -127,9 +145,23 @@ bool text_clean(struct span s)
 	const uint8_t *p = s.p, *end = s.p + s.n;
 
 	while (p < end) {
-		size_t n = char_len(p, end);
+		size_t n = text_char(p, end);
 
 		if (hidden(p, n))
+			return false;
+		p += n;
+	}
+	return true;
+}
+
+bool text_valid(struct span s)
+{
+	const uint8_t *p = s.p, *end = s.p + s.n;
+
+	while (p < end) {
+		size_t n = text_char(p, end);
+
+		if (n == 1 && *p >= 0x80)
 			return false;
 		p += n;
 	}
@@ -186,7 +218,7 @@ static void print_source(FILE *err, struct span line, uint32_t col)
 
 	fputs(skip > 0 ? "  ..." : "  ", err);
 	for (; p < end && shown < SOURCE_COLUMNS; at++) {
-		size_t n = char_len(p, end);
+		size_t n = text_char(p, end);
 
 		if (at >= skip) {
 			if (hidden(p, n))

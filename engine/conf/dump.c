@@ -31,7 +31,7 @@ static void dump_values(enum scope s, const void *base, int indent, FILE *out)
 }
 
 /* And its mappings, which hold only values. */
-static void dump_entry(enum scope s, const void *base, int indent, FILE *out)
+static void dump_scope(enum scope s, const void *base, int indent, FILE *out)
 {
 	dump_values(s, base, indent, out);
 	for (size_t i = 0; i < conf_key_count; i++) {
@@ -42,6 +42,15 @@ static void dump_entry(enum scope s, const void *base, int indent, FILE *out)
 		fprintf(out, "%*s%s:\n", indent, "", k->name);
 		dump_values(k->sub, base, indent + 2, out);
 	}
+}
+
+static void dump_entry(enum scope s, const void *base, int indent, FILE *out)
+{
+	enum scope more = scope_more(s, base);
+
+	dump_scope(s, base, indent, out);
+	if (more != s)
+		dump_scope(more, base, indent, out);
 }
 
 static void dump_named(const struct key *k, const void *base, FILE *out)
@@ -118,7 +127,7 @@ static const char *bound_text(const struct key *k, uint64_t v, char buf[VALUE_TE
 static bool is_list(enum type t)
 {
 	return t == TYPE_NETS || t == TYPE_BIND || t == TYPE_SERVERS || t == TYPE_HOOKS ||
-	       t == TYPE_PATTERNS || t == TYPE_NAMES || t == TYPE_NAMED;
+	       t == TYPE_PATTERNS || t == TYPE_NAMES || t == TYPE_OPTIONS || t == TYPE_NAMED;
 }
 
 static void print_bounds(const struct key *k, FILE *out)
@@ -172,7 +181,12 @@ static void print_row(const struct key *k, FILE *out)
 
 static void print_scope(enum scope s, FILE *out)
 {
-	fprintf(out, "\n## %s\n\n", s == SCOPE_ROOT ? "Top of the file" : conf_scopes[s].path);
+	const struct scope_row *row = &conf_scopes[s];
+
+	fprintf(out, "\n## %s", s == SCOPE_ROOT ? "Top of the file" : row->path);
+	if (row->when != NULL)
+		fprintf(out, ", %s: %s", conf_scopes[row->within].gate, row->when);
+	fputs("\n\n", out);
 	fputs("| key | value | default | bounds | meaning |\n|---|---|---|---|---|\n", out);
 	for (size_t i = 0; i < conf_key_count; i++)
 		if (conf_keys[i].scope == s && conf_keys[i].type != TYPE_LATER)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Lists of mail addresses and names, references to hooks and upstreams, the policy per EHLO
- * keyword; and how lists are written in a dump.
+ * Lists of mail addresses and names, references to hooks and upstreams, options of hooks, the
+ * policy per EHLO keyword; and how lists are written in a dump.
  *
  * A reference to something that was never defined is reported here, where it is made: the names are
  * known before the first listener is read (load.c).
@@ -291,6 +291,72 @@ void put_hooks(FILE *out, const struct key *k, const void *base, int indent)
 	for (uint32_t i = 0; i < ls->hook_count; i++)
 		put_list_item(out, i, ls->hook_count, indent, span_str(ls->hooks[i]->name));
 	put_list_end(out, ls->hook_count);
+}
+
+/* ---- options: what a hook is told, and nobody else understands ---- */
+
+static bool set_option(struct loader *l, const struct item *i, struct conf_option *out)
+{
+	const struct node *key = i->key, *v = i->value;
+	bool good =
+		name_form(key) ||
+		fail_at(l, key,
+			"an option cannot be called `%s`: letters, digits and -_. after the first",
+			key->shown);
+
+	if (v->bad)
+		return false;
+	if (v->kind != NODE_SCALAR)
+		return fail_at(l, v, "option `%s` takes one value, not a %s", key->shown,
+			v->kind == NODE_LIST ? "list" : "mapping");
+	if (node_null(v))
+		return fail_at(l, v, "option `%s` has no value: quote it if that is meant (\"\")",
+			key->shown);
+	if (v->len > CONF_OPTION_BYTES_MAX)
+		return fail_at(l, v, "option `%s` has %zu octets, %d at most are allowed",
+			key->shown, v->len, CONF_OPTION_BYTES_MAX);
+	/* What ${...} brings in can be anything; the dump is YAML and could not hold it. */
+	if (!text_valid(span_of(v->text, v->len)))
+		return fail_at(l, v, "option `%s` is not UTF-8 text", key->shown);
+	*out = (struct conf_option){
+		arena_text(l->keep, key->text, key->len), arena_text(l->keep, v->text, v->len)};
+	return good;
+}
+
+bool set_options(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	struct conf_option *v;
+	uint32_t count = 0;
+	bool good = true;
+
+	if (n->bad)
+		return false;
+	if (n->kind != NODE_MAP && !node_null(n))
+		return fail_at(l, n, "`%s` takes a mapping: write %s", k->name,
+			conf_types[k->type].written);
+	if (n->count > k->max)
+		return fail_at(l, n, "`%s` has %u entries, %lu at most are allowed", k->name,
+			n->count, (unsigned long)k->max);
+	v = arena_alloc(l->keep, (n->count + 1) * sizeof(*v));
+	for (const struct item *i = n->first; i != NULL; i = i->next)
+		good &= set_option(l, i, &v[count++]);
+	*(const struct conf_option **)field(k, base) = v;
+	*count_of(k, base) = good ? count : 0;
+	return good;
+}
+
+void put_options(FILE *out, const struct key *k, const void *base, int indent)
+{
+	const struct conf_option *v = *(const struct conf_option *const *)field_const(k, base);
+	uint32_t count = count_in(k, base);
+
+	for (uint32_t i = 0; i < count; i++) {
+		fprintf(out, "\n%*s", indent, "");
+		put_quoted(out, v[i].name, strlen(v[i].name));
+		fputs(": ", out);
+		put_quoted(out, v[i].value, strlen(v[i].value));
+	}
+	fputs(count == 0 ? "{}\n" : "\n", out);
 }
 
 /* ---- EHLO keywords ---- */

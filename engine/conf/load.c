@@ -72,7 +72,7 @@ bool set_map(struct loader *l, const struct key *k, void *base, const struct nod
 	return true;
 }
 
-static bool name_form(const struct node *n)
+bool name_form(const struct node *n)
 {
 	for (size_t i = 0; i < n->len; i++) {
 		uint8_t c = ascii_lower((uint8_t)n->text[i]);
@@ -170,14 +170,18 @@ static const char *home_of(const char *name)
 
 #define SCOPE_KEYS_MAX 32
 
-static void unknown_key(struct loader *l, const struct job *j, const struct node *key)
+/* `more`: the scope that adds to the mapping's own, or that again. */
+static void unknown_key(
+	struct loader *l, const struct job *j, enum scope more, const struct node *key)
 {
 	const char *known[SCOPE_KEYS_MAX], *near, *home = home_of(key->text);
 	size_t count = 0, at = 0;
 	char all[512] = "";
 
 	for (size_t i = 0; i < conf_key_count; i++) {
-		if (conf_keys[i].scope != j->scope || conf_keys[i].type == TYPE_LATER)
+		enum scope s = conf_keys[i].scope;
+
+		if ((s != j->scope && s != more) || conf_keys[i].type == TYPE_LATER)
 			continue;
 		ASSERT(count < SCOPE_KEYS_MAX);
 		known[count++] = conf_keys[i].name;
@@ -202,6 +206,25 @@ static void unknown_key(struct loader *l, const struct job *j, const struct node
 		fail_at(l, key, "unknown key `%s`: here there are %s", key->shown, all);
 }
 
+/* A key that the same mapping would have, were its gate another word. */
+static bool foreign_key(
+	struct loader *l, const struct job *j, enum scope more, const struct node *key)
+{
+	const char *gate = conf_scopes[j->scope].gate;
+
+	for (unsigned s = 0; s < SCOPE_COUNT; s++) {
+		if (!scope_adds((enum scope)s, j->scope) ||
+			key_find((enum scope)s, key->text) == NULL)
+			continue;
+		fail_at(l, key, "`%s` is a key of %s %s, and `%s` is of %s %s: %s", key->shown,
+			gate, conf_scopes[s].when, j->name->shown, gate, conf_scopes[more].when,
+			conf_scopes[more].which);
+		return true;
+	}
+	return false;
+}
+
+/* Also those of keys that the gate will shut out: what nobody may set has its default, too. */
 static void set_defaults(struct loader *l, const struct job *j)
 {
 	if (conf_scopes[j->scope].start != NULL)
@@ -210,7 +233,8 @@ static void set_defaults(struct loader *l, const struct job *j)
 		const struct key *k = &conf_keys[i];
 		bool good;
 
-		if (k->scope != j->scope || k->def == NULL || k->def == conf_required)
+		if ((k->scope != j->scope && !scope_adds(k->scope, j->scope)) || k->def == NULL ||
+			k->def == conf_required)
 			continue;
 		good = set_text(
 			l, k->scope, k->name, j->base, (struct mark){0, 0}, span_str(k->def));
@@ -218,7 +242,8 @@ static void set_defaults(struct loader *l, const struct job *j)
 	}
 }
 
-static void missing(struct loader *l, const struct job *j, const struct key *k)
+/* Is that an error? */
+static bool missing(struct loader *l, const struct job *j, const struct key *k)
 {
 	if (k->type == TYPE_MAP)
 		queue_map(l, k->sub, j->base, NULL, NULL);
@@ -226,7 +251,8 @@ static void missing(struct loader *l, const struct job *j, const struct key *k)
 		diag_error(l->d, (struct mark){0, 0}, "`%s` is missing: at least one is needed",
 			k->name);
 	else if (k->def == conf_required)
-		fail_at(l, j->name, "`%s` has no `%s`", j->name->shown, k->name);
+		return !fail_at(l, j->name, "`%s` has no `%s`", j->name->shown, k->name);
+	return false;
 }
 
 static bool set_key(struct loader *l, const struct job *j, const struct key *k)
@@ -237,24 +263,37 @@ static bool set_key(struct loader *l, const struct job *j, const struct key *k)
 		return fail_at(l, i->key, "%s", k->text);
 	if (i != NULL)
 		return conf_types[k->type].set(l, k, j->base, i->value);
-	missing(l, j, k);
+	return !missing(l, j, k);
+}
+
+/* False: its gate is missing or wrong, so nobody can say what else belongs here. */
+static bool read_scope(struct loader *l, const struct job *j, enum scope s)
+{
+	const char *gate = conf_scopes[s].gate;
+
+	for (size_t i = 0; i < conf_key_count; i++) {
+		const struct key *k = &conf_keys[i];
+
+		if (k->scope == s && !set_key(l, j, k) && gate != NULL &&
+			strcmp(gate, k->name) == 0)
+			return false;
+	}
 	return true;
 }
 
 static void read_map(struct loader *l, const struct job *j)
 {
-	const char *gate = conf_scopes[j->scope].gate;
+	enum scope more;
 
-	for (size_t i = 0; i < conf_key_count; i++) {
-		const struct key *k = &conf_keys[i];
-
-		if (k->scope == j->scope && !set_key(l, j, k) && gate != NULL &&
-			strcmp(gate, k->name) == 0)
-			return;
-	}
+	if (!read_scope(l, j, j->scope))
+		return;
+	more = scope_more(j->scope, j->base);
+	if (more != j->scope)
+		read_scope(l, j, more);
 	for (const struct item *i = j->map != NULL ? j->map->first : NULL; i != NULL; i = i->next)
-		if (key_find(j->scope, i->key->text) == NULL)
-			unknown_key(l, j, i->key);
+		if (key_find(j->scope, i->key->text) == NULL &&
+			key_find(more, i->key->text) == NULL && !foreign_key(l, j, more, i->key))
+			unknown_key(l, j, more, i->key);
 }
 
 static void run_job(struct loader *l, struct job *j)

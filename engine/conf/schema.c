@@ -5,6 +5,8 @@
  */
 #include "engine/conf/conf_int.h"
 
+#include <limits.h>
+
 #define SECONDS(n) ((uint64_t)(n)*1000)
 #define HOURS(n) ((uint64_t)(n)*3600 * 1000)
 #define MIB(n) ((uint64_t)(n) << 20)
@@ -68,10 +70,19 @@ static const struct word words_balance[] = {
 
 static const struct word words_hook[] = {
 	{"rules", HOOK_RULES, NULL},
-	{"policy", 0, "this version of ringpost has no policy hooks yet: type can be rules"},
-	{"milter", 0, "this version of ringpost has no milter hooks yet: type can be rules"},
-	{"lua", 0, "this version of ringpost has no Lua hooks yet: type can be rules"},
-	{"plugin", 0, "this version of ringpost has no plugins yet: type can be rules"},
+	{"plugin", HOOK_PLUGIN, NULL},
+	{"policy", 0,
+		"this version of ringpost has no policy hooks yet: type can be rules or plugin"},
+	{"milter", 0,
+		"this version of ringpost has no milter hooks yet: type can be rules or plugin"},
+	{"lua", 0, "this version of ringpost has no Lua hooks yet: type can be rules or plugin"},
+	{NULL, 0, NULL},
+};
+
+static const struct word words_failure[] = {
+	{"accept", HOOK_FAILS_ACCEPT, NULL},
+	{"tempfail", HOOK_FAILS_TEMPFAIL, NULL},
+	{"reject", HOOK_FAILS_REJECT, NULL},
 	{NULL, 0, NULL},
 };
 
@@ -114,7 +125,15 @@ const struct scope_row conf_scopes[SCOPE_COUNT] = {
 	[SCOPE_UPSTREAM] = {.path = "upstreams.<name>"},
 	[SCOPE_UPSTREAM_TIMEOUTS] = {.path = "upstreams.<name>.timeouts"},
 	[SCOPE_HOOK] = {.path = "hooks.<name>", .gate = "type"},
+	[SCOPE_HOOK_RULES] = {.path = "hooks.<name>",
+		.within = SCOPE_HOOK,
+		.when = "rules",
+		.which = "built-in lists, which answer at once and refuse as `reply` says"},
 	[SCOPE_REPLY] = {.path = "hooks.<name>.reply", .scalar = scalar_reply},
+	[SCOPE_HOOK_PLUGIN] = {.path = "hooks.<name>",
+		.within = SCOPE_HOOK,
+		.when = "plugin",
+		.which = "a shared object, which decides and words its replies by itself"},
 };
 
 const struct type_row conf_types[TYPE_KINDS] = {
@@ -148,6 +167,8 @@ const struct type_row conf_types[TYPE_KINDS] = {
 	[TYPE_CODE] = {"reply code", "`550`", set_code, put_code},
 	[TYPE_ENHANCED] = {"enhanced code", "`5.7.1`", set_enhanced, put_enhanced},
 	[TYPE_TEXT] = {"text", "`refused by policy`", set_line, put_line},
+	[TYPE_PATH] = {"path", "`/usr/lib/ringpost/name.so`", set_path, put_path},
+	[TYPE_OPTIONS] = {"options", "`{name: value, other: \"5\"}`", set_options, put_options},
 	[TYPE_MAP] = {"mapping", "", set_map, NULL},
 	[TYPE_NAMED] = {"named mappings", "", set_named, NULL},
 	[TYPE_LATER] = {"", "", NULL, NULL},
@@ -159,4 +180,22 @@ const struct key *key_find(enum scope s, const char *name)
 		if (conf_keys[i].scope == s && strcmp(conf_keys[i].name, name) == 0)
 			return &conf_keys[i];
 	return NULL;
+}
+
+bool scope_adds(enum scope s, enum scope to)
+{
+	return conf_scopes[s].when != NULL && conf_scopes[s].within == to;
+}
+
+enum scope scope_more(enum scope s, const void *base)
+{
+	const char *gate = conf_scopes[s].gate, *word;
+
+	if (gate == NULL)
+		return s;
+	word = word_stored(key_find(s, gate), base);
+	for (unsigned m = 0; m < SCOPE_COUNT; m++)
+		if (scope_adds((enum scope)m, s) && strcmp(conf_scopes[m].when, word) == 0)
+			return (enum scope)m;
+	return s;
 }

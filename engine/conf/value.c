@@ -355,7 +355,7 @@ bool set_word(struct loader *l, const struct key *k, void *base, const struct no
 	return unknown_word(l, k, n);
 }
 
-void put_word(FILE *out, const struct key *k, const void *base, int indent)
+const char *word_stored(const struct key *k, const void *base)
 {
 	const struct word *w = k->words;
 
@@ -364,7 +364,12 @@ void put_word(FILE *out, const struct key *k, const void *base, int indent)
 			(w->later != NULL || (uint64_t)w->value != fetch(k, base)))
 			w++;
 	ASSERT(w->word != NULL);
-	fprintf(out, "%s\n", w->word);
+	return w->word;
+}
+
+void put_word(FILE *out, const struct key *k, const void *base, int indent)
+{
+	fprintf(out, "%s\n", word_stored(k, base));
 }
 
 /* ---- CPUs ---- */
@@ -503,15 +508,35 @@ void put_cpus(FILE *out, const struct key *k, const void *base, int indent)
 
 /* ---- text ---- */
 
-/* Inside a pair of quotes. Setters let no control character in. */
-static void put_escaped(FILE *out, const char *p, size_t n)
+/* Of a character of n octets. */
+static unsigned text_point(const uint8_t *p, size_t n)
 {
-	for (size_t i = 0; i < n; i++) {
-		if (p[i] == '"' || p[i] == '\\')
-			fputc('\\', out);
-		else if (p[i] == '$' && i + 1 < n && p[i + 1] == '{')
-			fputc('$', out);
-		fputc(p[i], out);
+	unsigned v = p[0] & (0xffu >> (n > 1 ? n + 1 : 1));
+
+	for (size_t i = 1; i < n; i++)
+		v = v << 6 | (p[i] & 0x3fu);
+	return v;
+}
+
+/* Inside a pair of quotes. What YAML or a terminal would take for something else goes by its
+ * number; all of that is below U+10000. Setters let only valid UTF-8 in. */
+static void put_escaped(FILE *out, const char *text, size_t count)
+{
+	const uint8_t *p = (const uint8_t *)text, *end = p + count;
+
+	while (p < end) {
+		size_t n = text_char(p, end);
+
+		if (!text_clean(span_of(p, n))) {
+			fprintf(out, "\\u%04x", text_point(p, n));
+		} else {
+			if (*p == '"' || *p == '\\')
+				fputc('\\', out);
+			else if (*p == '$' && p + 1 < end && p[1] == '{')
+				fputc('$', out);
+			fwrite(p, 1, n, out);
+		}
+		p += n;
 	}
 }
 
@@ -656,13 +681,16 @@ void put_enhanced(FILE *out, const struct key *k, const void *base, int indent)
 	put_string(out, k, base);
 }
 
+static bool short_enough(struct loader *l, const struct key *k, const struct node *n)
+{
+	return n->len <= k->max || fail_at(l, n, "`%s` has %zu octets, %lu at most are allowed",
+					   k->name, n->len, (unsigned long)k->max);
+}
+
 bool set_line(struct loader *l, const struct key *k, void *base, const struct node *n)
 {
-	if (!one_value(l, k, n))
+	if (!one_value(l, k, n) || !short_enough(l, k, n))
 		return false;
-	if (n->len > k->max)
-		return fail_at(l, n, "`%s` has %zu octets, %lu at most are allowed", k->name,
-			n->len, (unsigned long)k->max);
 	if (!printable(n->text, n->len))
 		return fail_at(l, n, "`%s` must be one line of printable ASCII", k->name);
 	store_string(l, k, base, n->text, n->len);
@@ -670,6 +698,29 @@ bool set_line(struct loader *l, const struct key *k, void *base, const struct no
 }
 
 void put_line(FILE *out, const struct key *k, const void *base, int indent)
+{
+	put_string(out, k, base);
+}
+
+/* Whether anything is there is for those to find out who open it, as the user they then are. */
+bool set_path(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	if (!one_value(l, k, n))
+		return false;
+	if (n->text[0] != '/')
+		return fail_at(l, n,
+			"`%s` is a relative path (`%s`), which would depend on where ringpost is "
+			"started: write an absolute one, such as %s",
+			k->name, n->shown, conf_types[k->type].written);
+	if (!text_clean(span_of(n->text, n->len)))
+		return fail_at(l, n, "`%s` must be UTF-8 text without control characters", k->name);
+	if (!short_enough(l, k, n))
+		return false;
+	store_string(l, k, base, n->text, n->len);
+	return true;
+}
+
+void put_path(FILE *out, const struct key *k, const void *base, int indent)
 {
 	put_string(out, k, base);
 }

@@ -29,6 +29,7 @@
 struct control {
 	const struct conf *conf;
 	struct process_limits limits;
+	struct hook_set *hooks; /* owns */
 	struct clients *clients;
 	struct worker *workers;	    /* owns */
 	struct acceptor *acceptors; /* workers x addresses; owns */
@@ -502,7 +503,11 @@ static int prepare(struct control *c)
 			(unsigned long long)c->limits.nofile_needed);
 		return EXIT_DENIED;
 	}
-	return allocate(c) ? EXIT_RAN : EXIT_FAILED;
+	if (!allocate(c))
+		return EXIT_FAILED;
+	/* Last: threads of plugins inherit our signals and our rights. */
+	c->limits.worker.hooks = c->hooks = hook_set_open(c->conf, c->conf->cpu_count, stderr);
+	return c->hooks ? EXIT_RAN : EXIT_CONFIG;
 }
 
 int control_run(const struct conf *conf)
@@ -513,6 +518,8 @@ int control_run(const struct conf *conf)
 	if (code == EXIT_RAN)
 		code = serve(&c);
 	close_listeners(&c);
+	if (c.hooks)
+		hook_set_close(c.hooks);
 	for (uint32_t w = 0; c.workers && w < conf->cpu_count; w++)
 		log_buf_free(c.workers[w].log);
 	free(c.workers);

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Built-in rules: see rules.h. A mailbox's local part is compared without regard to ASCII case and
- * with its quotes taken off: no sender should pass a list by writing "Spam"@ or SPAM@ for spam@
- * (RFC 5321 2.4 calls the local part case-sensitive, servers treat it otherwise).
+ * Built-in rules: see rules.h. They answer at once and cannot fail. A mailbox's local part is
+ * compared without regard to ASCII case and with its quotes taken off: no sender should pass a list
+ * by writing "Spam"@ or SPAM@ for spam@ (RFC 5321 2.4 calls the local part case-sensitive, servers
+ * treat it otherwise).
  */
 #include "engine/hook/rules.h"
+
+#include "engine/hook/hook_int.h"
 
 /* The next octet of a local part as it is meant: quotes dropped, quoted pairs resolved. */
 static bool local_next(struct span *s, uint8_t *c)
@@ -94,3 +97,39 @@ bool rules_match(const struct conf_rules *r, const struct hook_event *ev)
 		return false;
 	}
 }
+
+/* ---- the kind of hook ---- */
+
+static bool rules_open(struct hook *h, char *why, size_t why_max)
+{
+	const struct conf_rules *r = &h->conf->rules;
+
+	if (r->clients.any || r->clients.count > 0)
+		h->wants |= 1u << HOOK_CONNECT;
+	if (r->ehlo_count > 0)
+		h->wants |= 1u << HOOK_EHLO;
+	if (r->sender_count > 0 || r->reject_null_sender)
+		h->wants |= 1u << HOOK_MAIL;
+	if (r->recipient_count > 0)
+		h->wants |= 1u << HOOK_RCPT;
+	return true;
+}
+
+static void rules_close(struct hook *h)
+{
+}
+
+static enum hook_reach rules_ask(struct hook *h, const struct hook_ask *ask, struct hook_verdict *v)
+{
+	const struct conf_rules *r = &h->conf->rules;
+
+	if (rules_match(r, ask->ev)) {
+		v->kind = r->reply.code < 500 ? VERDICT_TEMPFAIL : VERDICT_REJECT;
+		v->reply = &r->reply;
+		STAT_INC(ask->core->stats, rule_rejects);
+	}
+	return REACH_ANSWERED;
+}
+
+const struct hook_class hook_rules_class = {
+	.open = rules_open, .close = rules_close, .ask = rules_ask};

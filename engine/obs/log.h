@@ -28,7 +28,10 @@
 	X(LOG_EV_UPSTREAM, "upstream", LOG_WARN)       \
 	X(LOG_EV_PRESSURE, "pressure", LOG_WARN)       \
 	X(LOG_EV_NOTE, "note", LOG_INFO)               \
-	X(LOG_EV_WARNING, "warning", LOG_WARN)
+	X(LOG_EV_WARNING, "warning", LOG_WARN)         \
+	X(LOG_EV_HOOK_ERROR, "hook-error", LOG_ERROR)  \
+	X(LOG_EV_HOOK_WARN, "hook-warning", LOG_WARN)  \
+	X(LOG_EV_HOOK_INFO, "hook", LOG_INFO)
 
 enum log_event {
 #define X(id, word, level) id,

@@ -261,6 +261,7 @@ static bool answer_starttls(struct session *s, struct slot *slot, const struct s
 	}
 	s->bound = true;
 	txn_leave(s, "starttls");
+	sess_tell(s, &(struct hook_event){.point = HOOK_STARTTLS});
 	forward(s, r);
 	opaque_begin(s);
 	return true;

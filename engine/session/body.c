@@ -149,11 +149,6 @@ static const struct local_reply *objection(struct session *s, const struct scan_
 		STAT_INC(s->core->stats, size_refused);
 		return &sess_replies[REPLY_TOO_BIG];
 	}
-	if (step->end == SCAN_DONE) {
-		struct hook_event ev = {
-			.point = HOOK_END_OF_DATA, .client = &s->client, .helo = sess_helo(s)};
-		return hook_ask(s->lis, &ev);
-	}
 	return NULL;
 }
 
@@ -169,6 +164,81 @@ static void pass(struct session *s, const struct scan_step *step, int32_t buf)
 		stream_put(to, step->tail);
 }
 
+/* ---- the end of the data, and the verdict on it ---- */
+
+/* Takes what of ".CRLF" is in this step out of it; the rest has left with an earlier one: the dot
+ * at most, as a CR at the end of a piece waits in the scanner (but for `bare-newlines: pass`, whose
+ * servers are strict). Without its LF it is no end to them. */
+static void hold_end(struct session *s, struct scan_step *step)
+{
+	if (step->tail.n) {
+		s->end_held = (uint8_t)step->tail.n;
+		step->tail = SPAN_NONE;
+		return;
+	}
+	s->end_held = (uint8_t)MIN_OF(step->pass.n, (size_t)EOD_BYTES);
+	step->pass.n -= s->end_held;
+	/* A CR that waited is one of the end's when no more than its LF is new. */
+	if (step->lead_cr && s->end_held == 1) {
+		step->lead_cr = false;
+		s->end_held = 2;
+	}
+	ASSERT(s->end_held >= 1 && s->end_held <= EOD_BYTES);
+}
+
+static void end_goes(struct session *s)
+{
+	static const char end[] = ".\r\n";
+
+	stream_put(&s->link->st, span_of(end + EOD_BYTES - s->end_held, s->end_held));
+	s->end_held = 0;
+	finish_passed(s);
+}
+
+static void end_refused(struct session *s, const struct local_reply *no)
+{
+	s->end_held = 0;
+	body_refuse(s, no);
+	finish_swallowed(s);
+}
+
+/* Everything but the end has been passed. */
+static void ask_about_end(struct session *s)
+{
+	const struct local_reply *no;
+
+	struct txn *t = s->txn;
+	struct hook_event ev = {.point = HOOK_END_OF_DATA,
+		.tid = t->id,
+		.recipients = t->rcpt_ok,
+		.bytes = t->bytes - EOD_BYTES}; /* counted by now, and no part of it */
+
+	switch (sess_ask(s, &ev, &no)) {
+	case HOOK_PASS:
+		end_goes(s);
+		break;
+	case HOOK_NO:
+		end_refused(s, no);
+		break;
+	case HOOK_LATER:
+		break;
+	}
+}
+
+void body_settle_end(struct session *s)
+{
+	if (!s->end_held)
+		return;
+	if (s->fate == BODY_PASS) {
+		ask_about_end(s);
+		return;
+	}
+	/* The upstream was lost, or has refused it meanwhile: no verdict is needed any more. */
+	hook_forget_call(&s->core->hooks, &s->seat);
+	s->end_held = 0;
+	finish_swallowed(s);
+}
+
 /* Postfix's smtpd_min_data_rate figure: under pressure a body that trickles gives up its place. The
  * time in which the upstream did not take it is not the client's. */
 bool body_too_slow(const struct session *s)
@@ -176,7 +246,8 @@ bool body_too_slow(const struct session *s)
 	const struct txn *t = s->txn;
 	uint64_t secs;
 
-	if (!s->core->pressure || !t || (s->phase != PHASE_BODY && s->phase != PHASE_CHUNK))
+	if (!s->core->pressure || !t || s->end_held ||
+		(s->phase != PHASE_BODY && s->phase != PHASE_CHUNK))
 		return false;
 	/* The octets of a chunk that is thrown away are counted nowhere. */
 	if (s->phase == PHASE_CHUNK && s->fate == BODY_SWALLOW)
@@ -189,7 +260,7 @@ size_t body_take(struct session *s, struct span in, int32_t buf)
 {
 	size_t at = 0;
 
-	while (s->phase == PHASE_BODY && at < in.n) {
+	while (s->phase == PHASE_BODY && !s->end_held && at < in.n) {
 		struct scan_step step;
 		const struct local_reply *no;
 
@@ -207,8 +278,15 @@ size_t body_take(struct session *s, struct span in, int32_t buf)
 				finish_swallowed(s);
 			continue;
 		}
+		bool asked = step.end == SCAN_DONE &&
+			     hook_wanted(&s->core->hooks, s->lis, HOOK_END_OF_DATA);
+
+		if (asked)
+			hold_end(s, &step);
 		pass(s, &step, buf);
-		if (step.end == SCAN_DONE)
+		if (asked)
+			ask_about_end(s);
+		else if (step.end == SCAN_DONE)
 			finish_passed(s);
 	}
 	sess_client_turn(s);

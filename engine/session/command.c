@@ -49,21 +49,25 @@ static enum outcome pass(struct session *s, const struct command *c, enum slot_k
 	return DONE;
 }
 
-static const struct local_reply *ask(struct session *s, struct hook_event ev)
+/* HOOK_LATER: the line stays where it is. */
+static enum hook_said ask(struct session *s, struct hook_event ev, const struct local_reply **no)
 {
-	const struct local_reply *no;
+	enum hook_said said;
 
-	/* A line that waited for a link is not asked about twice. */
+	/* A line that waited (for a link, for another verdict) is not asked about twice. */
 	if (s->asked & 1u << ev.point)
-		return NULL;
-	ev.client = &s->client;
-	if (!ev.helo.p)
-		ev.helo = sess_helo(s);
-	no = hook_ask(s->lis, &ev);
-	s->asked |= (uint16_t)(1u << ev.point);
-	if (no)
-		STAT_INC(s->core->stats, rule_rejects);
-	return no;
+		return HOOK_PASS;
+	said = sess_ask(s, &ev, no);
+	if (said != HOOK_LATER)
+		s->asked |= (uint16_t)(1u << ev.point);
+	return said;
+}
+
+static void tell(struct session *s, enum hook_point point)
+{
+	if (!(s->asked & 1u << point))
+		sess_tell(s, &(struct hook_event){.point = point});
+	s->asked |= (uint16_t)(1u << point);
 }
 
 /* ---- session commands ---- */
@@ -88,14 +92,19 @@ static enum outcome on_hello(struct session *s, const struct command *c)
 {
 	struct span args = c->cmd.args;
 	const struct local_reply *no;
-
 	/* A server may read no further than the first word: neither may a rule. */
-	no = ask(s, (struct hook_event){.point = HOOK_EHLO, .helo = span_take_word(&args)});
-	if (no) {
+	const struct hook_event ev = {.point = HOOK_EHLO, .helo = span_take_word(&args)};
+
+	switch (ask(s, ev, &no)) {
+	case HOOK_LATER:
+		return LATER;
+	case HOOK_NO:
 		if (!s->hello_ok)
 			remember_hello(s, c); /* for the record */
 		queue_local(s, no);
 		return DONE;
+	case HOOK_PASS:
+		break;
 	}
 	if (!sess_need_link(s))
 		return LATER;
@@ -112,10 +121,14 @@ static enum outcome on_auth(struct session *s, const struct command *c)
 
 	if (!smtp_auth_parse(c->cmd.args, &mech, &initial))
 		return refuse_bad(s, REPLY_BAD_PARAM);
-	no = ask(s, (struct hook_event){.point = HOOK_AUTH, .mechanism = mech});
-	if (no) {
+	switch (ask(s, (struct hook_event){.point = HOOK_AUTH, .mechanism = mech}, &no)) {
+	case HOOK_LATER:
+		return LATER;
+	case HOOK_NO:
 		queue_local(s, no);
 		return DONE;
+	case HOOK_PASS:
+		break;
 	}
 	if (!sess_need_link(s))
 		return LATER;
@@ -139,7 +152,6 @@ static enum outcome on_starttls(struct session *s, const struct command *c)
 		s->end_when_idle = END_INJECTION;
 		return DONE;
 	}
-	(void)ask(s, (struct hook_event){.point = HOOK_STARTTLS});
 	return pass(s, c, SLOT_STARTTLS, true);
 }
 
@@ -173,7 +185,7 @@ static enum outcome on_other(struct session *s, const struct command *c)
 
 static enum outcome on_rset(struct session *s, const struct command *c)
 {
-	(void)ask(s, (struct hook_event){.point = HOOK_RESET});
+	tell(s, HOOK_RESET);
 	if (!s->link && !s->bound) {
 		queue_local(s, &sess_replies[REPLY_DONE]);
 	} else if (pass(s, c, SLOT_COMMAND, false) == LATER) {
@@ -221,10 +233,14 @@ static enum outcome on_mail(struct session *s, const struct command *c)
 	no = mail_objection(s, c->cmd.args, &path);
 	if (no != REPLY_COUNT)
 		return no == REPLY_TOO_BIG ? refuse(s, no) : refuse_bad(s, no);
-	refused = ask(s, (struct hook_event){.point = HOOK_MAIL, .path = &path});
-	if (refused) {
+	switch (ask(s, (struct hook_event){.point = HOOK_MAIL, .path = &path}, &refused)) {
+	case HOOK_LATER:
+		return LATER;
+	case HOOK_NO:
 		queue_local(s, refused);
 		return DONE;
+	case HOOK_PASS:
+		break;
 	}
 	if (!sess_need_link(s))
 		return LATER;
@@ -263,14 +279,18 @@ static enum outcome on_rcpt(struct session *s, const struct command *c)
 		STAT_INC(s->core->stats, limit_recipients);
 		return refuse(s, REPLY_MANY_RCPT);
 	}
-	refused = ask(s, (struct hook_event){.point = HOOK_RCPT, .path = &path});
-	if (refused) {
+	switch (ask(s, (struct hook_event){.point = HOOK_RCPT, .path = &path}, &refused)) {
+	case HOOK_LATER:
+		return LATER;
+	case HOOK_NO:
 		txn_rcpt_refused(t, &path);
 		t->rcpt_local++;
 		if (t->rcpt_ok == 0)
 			txn_reject(t, "rcpt", NULL, refused, false);
 		queue_local(s, refused);
 		return DONE;
+	case HOOK_PASS:
+		break;
 	}
 	pass_now(s, c, SLOT_RCPT, false, t);
 	txn_rcpt_asked(t, &path);
@@ -306,8 +326,14 @@ static enum outcome on_data(struct session *s, const struct command *c)
 {
 	const struct local_reply *no = body_objection(s, false);
 
-	if (!no)
-		no = ask(s, (struct hook_event){.point = HOOK_DATA});
+	if (!no) {
+		enum hook_said said = ask(s, (struct hook_event){.point = HOOK_DATA}, &no);
+
+		if (said == HOOK_LATER)
+			return LATER;
+		if (said == HOOK_NO)
+			txn_reject(s->txn, "data", NULL, no, false);
+	}
 	if (no) {
 		queue_local(s, no);
 		return DONE;
@@ -328,22 +354,24 @@ static void take_back_chunks(struct session *s, const struct local_reply *r)
 	}
 }
 
-/* Why this chunk ends the message; NULL: it does not. A hook's verdict on the end of the data comes
- * before the last chunk leaves. */
-static const struct local_reply *chunk_objection(struct session *s, uint64_t size, bool last)
+/* Whether this chunk ends the message. A hook's verdict on the end of the data comes before the
+ * last chunk leaves. */
+static enum hook_said chunk_objection(
+	struct session *s, uint64_t size, bool last, const struct local_reply **no)
 {
 	uint64_t max = s->lis->limits.message;
-	const struct local_reply *no = NULL;
+	enum hook_said said = HOOK_PASS;
 
 	if (max && (size > max || s->txn->bytes > max - size)) {
 		STAT_INC(s->core->stats, size_refused);
-		return &sess_replies[REPLY_TOO_BIG];
+		*no = &sess_replies[REPLY_TOO_BIG];
+		return HOOK_NO;
 	}
 	if (!s->txn->chunked)
-		no = ask(s, (struct hook_event){.point = HOOK_DATA});
-	if (!no && last)
-		no = ask(s, (struct hook_event){.point = HOOK_END_OF_DATA});
-	return no;
+		said = ask(s, (struct hook_event){.point = HOOK_DATA}, no);
+	if (said == HOOK_PASS && last)
+		said = ask(s, (struct hook_event){.point = HOOK_END_OF_DATA}, no);
+	return said;
 }
 
 static void pass_chunk(struct session *s, const struct command *c, uint64_t size, bool last)
@@ -373,11 +401,22 @@ static enum outcome on_bdat(struct session *s, const struct command *c)
 		return DONE;
 	}
 	no = body_objection(s, true);
+	if (!no) {
+		enum hook_said said = chunk_objection(s, size, last, &no);
+
+		if (said == HOOK_LATER)
+			return LATER;
+		if (said == HOOK_NO)
+			take_back_chunks(s, no);
+		/* Nothing of the message is to come any more. */
+		if (said == HOOK_NO && last)
+			txn_leave(s, NULL);
+	}
 	STAT_INC(s->core->stats, bdat_chunks);
-	if (!no && (no = chunk_objection(s, size, last)) != NULL)
-		take_back_chunks(s, no);
 	if (no) {
 		queue_local(s, no);
+		if (s->end_when_idle == END_HOOK)
+			return DONE; /* its octets are read no more */
 		s->chunk_last = false;
 		chunk_begin(s, size, BODY_SWALLOW);
 		return DONE;
@@ -554,6 +593,8 @@ static void finish_line(struct session *s)
 	s->line_seen = 0;
 	s->line_waits = false;
 	s->asked = 0;
+	/* A question about a line that was decided without its answer is void. */
+	hook_forget_call(&s->core->hooks, &s->seat);
 	s->commands++;
 	STAT_INC(s->core->stats, commands);
 	sess_client_turn(s);

@@ -31,6 +31,48 @@ const struct sess_end_row sess_ends[END_COUNT] = {
 #undef X
 };
 
+/* ---- hooks ---- */
+
+static void fill_event(struct session *s, struct hook_event *ev)
+{
+	ev->sid = s->id;
+	ev->client = &s->client;
+	if (!ev->helo.p)
+		ev->helo = sess_helo(s);
+	if (!s->txn || ev->tid)
+		return;
+	ev->tid = s->txn->id;
+	ev->recipients = s->txn->rcpt_ok;
+	ev->bytes = s->txn->bytes;
+}
+
+enum hook_said sess_ask(struct session *s, struct hook_event *ev, const struct local_reply **no)
+{
+	bool drop = false;
+	enum hook_said said;
+
+	if (!hook_wanted(&s->core->hooks, s->lis, ev->point))
+		return HOOK_PASS;
+	fill_event(s, ev);
+	said = hook_ask(&s->core->hooks, &s->seat, s->lis, ev, no, &drop);
+	if (said == HOOK_NO && drop && s->end_when_idle == END_NONE)
+		s->end_when_idle = END_HOOK;
+	return said;
+}
+
+void sess_tell(struct session *s, struct hook_event *ev)
+{
+	if (!hook_wanted(&s->core->hooks, s->lis, ev->point))
+		return;
+	fill_event(s, ev);
+	hook_tell(&s->core->hooks, &s->seat, s->lis, ev);
+}
+
+static void answered(struct hook_seat *seat)
+{
+	sess_step(CONTAINER_OF(seat, struct session, seat));
+}
+
 /* ---- the core's share ---- */
 
 static uint64_t clamp(uint64_t n, uint64_t low, uint64_t high)
@@ -61,7 +103,10 @@ bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct s
 	c->scratch = malloc(SCRATCH_BYTES);
 	/* Links that were let go of linger until their stream has closed: a few more than sessions.
 	 */
-	return c->scratch && streams_init(&c->streams, r, n * 8 + 1024, cells) &&
+	const struct hook_worker_conf hooks = {
+		.set = cc->hooks, .worker = cc->worker, .sessions_max = n, .wake = answered};
+	return c->scratch && hook_core_init(&c->hooks, &hooks, r, &c->timers, stats, log) &&
+	       streams_init(&c->streams, r, n * 8 + 1024, cells) &&
 	       stash_pools_init(&c->stashes, 2 * n, large) &&
 	       upstreams_init(&c->upstreams, conf, &c->streams, &c->timers, &c->stashes, stats, log,
 		       2 * n + 64) &&
@@ -77,6 +122,7 @@ void sess_core_fini(struct sess_core *c)
 	slab_fini(&c->txns);
 	slab_fini(&c->sessions);
 	upstreams_fini(&c->upstreams);
+	hook_core_fini(&c->hooks);
 	stash_pools_fini(&c->stashes);
 	streams_fini(&c->streams);
 	free(c->scratch);
@@ -170,8 +216,6 @@ static bool client_may_connect(const struct conf_listener *lis, const struct rin
 static const struct local_reply *admission(struct sess_core *c, const struct conf_listener *lis,
 	const struct ring_addr *client, const char **reason)
 {
-	struct hook_event ev = {.point = HOOK_CONNECT, .client = client};
-	const struct local_reply *no = NULL;
 	enum sess_end end = END_NONE;
 	int verdict;
 
@@ -181,10 +225,6 @@ static const struct local_reply *admission(struct sess_core *c, const struct con
 	} else if (!client_may_connect(lis, client)) {
 		STAT_INC(c->stats, refused_clients);
 		end = END_NOT_ALLOWED;
-	} else if ((no = hook_ask(lis, &ev)) != NULL) {
-		STAT_INC(c->stats, refused_rule);
-		STAT_INC(c->stats, rule_rejects);
-		end = END_RULE;
 	} else if ((verdict = c->admission.admit(c->admission.arg, lis, client,
 			    ring_now_us(c->ring) / 1000)) != ADMIT_OK) {
 		bool full = verdict == ADMIT_FULL;
@@ -198,11 +238,11 @@ static const struct local_reply *admission(struct sess_core *c, const struct con
 	if (end == END_NONE)
 		return NULL;
 	*reason = sess_ends[end].word;
-	return no ? no : &sess_replies[sess_ends[end].reply];
+	return &sess_replies[sess_ends[end].reply];
 }
 
-static struct session *session_new(struct sess_core *c, const struct conf_listener *lis,
-	const struct ring_addr *client, struct ring_fd fd)
+static struct session *session_new(
+	struct sess_core *c, const struct conf_listener *lis, const struct ring_addr *client)
 {
 	struct session *s = slab_get(&c->sessions);
 
@@ -214,16 +254,58 @@ static struct session *session_new(struct sess_core *c, const struct conf_listen
 	s->client = *client;
 	s->id = c->next_id++;
 	s->began_us = ring_now_us(c->ring);
-	s->client_open = true;
+	s->connecting = true;
 	s->trusted = conf_nets_match(&lis->trusted, client);
 	list_init(&s->node);
-	list_push_back(&c->all, &s->node);
 	timer_init(&s->timer, sess_timer);
 	inq_init(&s->inq);
+	return s;
+}
+
+static void come_in(struct session *s, struct ring_fd fd)
+{
+	struct sess_core *c = s->core;
+
+	s->client_open = true;
+	list_push_back(&c->all, &s->node);
 	stream_adopt(&s->cli, &c->streams, &client_events, fd);
 	STAT_INC(c->stats, sessions);
 	STAT_INC(c->stats, sessions_now);
-	return s;
+}
+
+static void leave_hooks(struct session *s)
+{
+	sess_tell(s, &(struct hook_event){.point = HOOK_CLOSE});
+	hook_leave(&s->core->hooks, &s->seat);
+}
+
+static void open_first_link(struct session *s)
+{
+	s->connecting = false;
+	s->link = link_open(&s->core->upstreams, s->lis->upstream, &link_events, s, NULL);
+	if (!s->link)
+		sess_end(s, END_FULL);
+}
+
+/* The verdict on a client that waits to be let in. */
+void sess_settle_connect(struct session *s)
+{
+	const struct local_reply *no;
+
+	if (!s->connecting)
+		return;
+	switch (sess_ask(s, &(struct hook_event){.point = HOOK_CONNECT}, &no)) {
+	case HOOK_PASS:
+		open_first_link(s);
+		break;
+	case HOOK_NO:
+		STAT_INC(s->core->stats, refused_rule);
+		sess_say(s, no, NULL);
+		sess_end(s, END_RULE);
+		break;
+	case HOOK_LATER:
+		break;
+	}
 }
 
 void sess_accept(struct sess_core *c, const struct conf_listener *lis, struct ring_fd fd)
@@ -243,16 +325,25 @@ void sess_accept(struct sess_core *c, const struct conf_listener *lis, struct ri
 		turn_away(c, lis, &client, fd, no, reason);
 		return;
 	}
-	s = session_new(c, lis, &client, fd);
+	s = session_new(c, lis, &client);
 	if (!s) {
 		c->admission.release(c->admission.arg, &client);
 		STAT_INC(c->stats, refused_full);
 		turn_away(c, lis, &client, fd, &sess_replies[REPLY_FULL], "full");
 		return;
 	}
-	s->link = link_open(&c->upstreams, lis->upstream, &link_events, s, NULL);
-	if (!s->link)
-		sess_end(s, END_FULL);
+	/* Refused at once it never becomes a session. */
+	if (sess_ask(s, &(struct hook_event){.point = HOOK_CONNECT}, &no) == HOOK_NO) {
+		STAT_INC(c->stats, refused_rule);
+		turn_away(c, lis, &client, fd, no, sess_ends[END_RULE].word);
+		leave_hooks(s);
+		c->admission.release(c->admission.arg, &client);
+		slab_put(&c->sessions, s);
+		return;
+	}
+	come_in(s, fd);
+	if (!hook_waits(&s->seat))
+		open_first_link(s);
 	sess_step(s);
 }
 
@@ -486,6 +577,7 @@ void sess_finish_link(struct session *s)
 static void begin_end(struct session *s, enum sess_end why)
 {
 	chunk_leave(s);
+	hook_forget_call(&s->core->hooks, &s->seat);
 	if (why == END_ERRORS)
 		STAT_INC(s->core->stats, limit_errors);
 	if (why == END_MEMORY)
@@ -536,9 +628,7 @@ void sess_free(struct session *s)
 {
 	struct sess_core *c = s->core;
 
-	struct hook_event ev = {.point = HOOK_CLOSE, .client = &s->client, .helo = sess_helo(s)};
-
-	(void)hook_ask(s->lis, &ev);
+	leave_hooks(s);
 	ASSERT(s->q_count == 0 && !s->txn && !move_running(&s->up) && !move_running(&s->down));
 	record_end(s);
 	timer_stop(&c->timers, &s->timer);

@@ -6,6 +6,7 @@
 #ifndef SESSION_SESSION_H
 #define SESSION_SESSION_H
 
+#include "engine/hook/hook.h"
 #include "engine/upstream/link.h"
 #include "ring/inq.h"
 
@@ -27,6 +28,7 @@ struct sess_core {
 	struct timers timers;
 	struct stash_pools stashes;
 	struct upstreams upstreams;
+	struct hook_core hooks;
 	struct slab sessions, txns, queues;
 	struct list all; /* of struct session */
 	struct stat_table *stats;
@@ -39,8 +41,10 @@ struct sess_core {
 };
 
 struct sess_core_conf {
-	uint32_t sessions_max; /* of this core */
-	uint64_t memory_bytes; /* staging and waiting octets of this core */
+	uint32_t sessions_max;	/* of this core */
+	uint64_t memory_bytes;	/* staging and waiting octets of this core */
+	struct hook_set *hooks; /* borrowed */
+	uint32_t worker;
 };
 
 bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct sess_core_conf *cc,

@@ -163,6 +163,7 @@ struct session {
 	uint64_t chunk_left;		      /* BDAT octets still to swallow */
 	uint64_t opaque_mark;		      /* cli.bytes_out that means "the 220 has left" */
 	struct txn *txn;		      /* being built, or receiving its body; counted */
+	struct hook_seat seat;
 
 	/* replies */
 	struct slot *queue; /* leased while not empty */
@@ -195,6 +196,8 @@ struct session {
 	bool client_gone : 1; /* reset, or cannot be written to: nobody reads our replies */
 	bool client_open : 1; /* its stream is not closed yet */
 	bool trusted : 1;
+	bool connecting : 1;	   /* the hooks have not said yet whether the client may come in */
+	uint8_t end_held;	   /* octets of the end of the data that wait for a verdict */
 	bool up_open : 1;	   /* opaque: the 220 has left, what the client says may pass */
 	bool up_ended, down_ended; /* opaque: that direction is over, all its octets staged */
 	bool up_told, down_told;   /* and the other side was told */
@@ -259,6 +262,11 @@ bool sess_on_reply(struct session *s, const struct smtp_reply *r); /* false: not
 /* A whole reply of the upstream to the client, in the form a client may see. */
 void sess_put_reply(struct session *s, struct span raw, bool bare_lf);
 void sess_count_reply(struct session *s, unsigned code);
+/* Asks the hooks; what the event says of the session is filled in here. A drop ends the session
+ * behind the reply. HOOK_LATER: sess_step() comes when there is more to say. */
+enum hook_said sess_ask(struct session *s, struct hook_event *ev, const struct local_reply **no);
+void sess_tell(struct session *s, struct hook_event *ev);
+void sess_settle_connect(struct session *s);
 void sess_count_error(struct session *s); /* what errors and soft-errors limit */
 
 /* ---- queue.c ---- */
@@ -295,6 +303,8 @@ size_t chunk_take(struct session *s, struct span in, int32_t buf);
 /* The session ends. A chunk that may have left whole, though its mover has not said so yet, is due
  * its reply. */
 void chunk_leave(struct session *s);
+/* The end of the data is here and waits for a hook: goes on when that is over. */
+void body_settle_end(struct session *s);
 /* The octets of the upstream's 220 are staged. */
 void opaque_begin(struct session *s);
 /* Lets the client's side pass once the 220 has left. */

@@ -29,6 +29,8 @@ static bool stalled(const struct session *s)
 
 	if (queue_sync(s) || queue_full(s) || s->end_when_idle != END_NONE)
 		return true;
+	if (hook_waits(&s->seat) && !hook_answered(&s->seat))
+		return true;
 	if (s->penalty_until_ms > sess_now_ms(s) || stream_backlog(&s->cli) > STREAM_HIGH_BYTES)
 		return true;
 	if (!l)
@@ -130,7 +132,8 @@ static void settle_eof(struct session *s)
 	/* An AUTH exchange waits for a line that cannot come. */
 	bool midway = s->phase == PHASE_BODY || s->phase == PHASE_CHUNK || s->phase == PHASE_AUTH;
 
-	if (!input_over(s) || s->phase == PHASE_OPAQUE)
+	/* One that has said all it has to say may wait for a verdict with its side closed. */
+	if (!input_over(s) || s->phase == PHASE_OPAQUE || s->end_held || s->connecting)
 		return;
 	if (midway)
 		sess_client_gone(s, END_CLIENT_EOF);
@@ -221,6 +224,8 @@ static uint32_t phase_patience_ms(const struct session *s)
 		return s->core->pressure ? MIN_OF(t->command, PRESSURE_COMMAND_MS) : t->command;
 	case PHASE_BODY:
 	case PHASE_CHUNK:
+		if (s->end_held)
+			return 0;
 		return upstream_blocked(s) ? s->lis->upstream->timeouts.send : t->data;
 	case PHASE_OPAQUE:
 		return t->command;
@@ -333,6 +338,10 @@ void sess_step(struct session *s)
 		return;
 	}
 	if (s->end == END_NONE)
+		sess_settle_connect(s);
+	if (s->end == END_NONE)
+		body_settle_end(s);
+	if (s->end == END_NONE)
 		take_waiting(s);
 	if (s->end == END_NONE && body_too_slow(s))
 		sess_end(s, END_CLIENT_SLOW);
@@ -348,6 +357,10 @@ void sess_step(struct session *s)
 	}
 	settle_reading(s);
 	settle_timer(s);
+	/* Nothing is queued, and what is being built neither was refused nor is thrown away. */
+	if (s->seat.said && s->q_count == 0 &&
+		(!s->txn || (!s->txn->refused && s->phase != PHASE_BODY)))
+		hook_forget_replies(&s->core->hooks, &s->seat);
 }
 
 static void stood_still(struct session *s)

@@ -284,6 +284,16 @@ static void record(struct txn *t, enum log_event ev)
 	log_end(&rec, c->stats);
 }
 
+/* As ringpost.h numbers them. */
+static const uint8_t hook_outcomes[] = {
+	[TXN_OPEN] = 3,
+	[TXN_ACCEPTED] = 1,
+	[TXN_REJECTED] = 2,
+	[TXN_ABORTED] = 3,
+	[TXN_IN_DOUBT] = 4,
+	[TXN_CLIENT_GONE] = 5,
+};
+
 void txn_unref(struct txn *t)
 {
 	struct sess_core *c = t->s->core;
@@ -291,9 +301,12 @@ void txn_unref(struct txn *t)
 	ASSERT(t->refs > 0);
 	if (--t->refs > 0)
 		return;
-	struct hook_event ev = {
-		.point = HOOK_TRANSACTION, .client = &t->s->client, .helo = sess_helo(t->s)};
-	(void)hook_ask(t->s->lis, &ev);
+	sess_tell(t->s, &(struct hook_event){.point = HOOK_TRANSACTION,
+				.tid = t->id,
+				.recipients = t->rcpt_ok,
+				.bytes = t->bytes,
+				.outcome = hook_outcomes[t->outcome],
+				.code = t->code});
 	count(c->stats, t);
 	/* What may have been delivered without anybody having been told is never hidden by a log
 	 * level. */

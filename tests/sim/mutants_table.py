@@ -127,6 +127,15 @@ MUTANTS = [
       "return stream_maybe_out(&s->link->st) >= slot->out_mark;", "return s->link->st.bytes_out >= slot->out_mark;"),
     m("shut-behind-close", "a socket is shut that is closed already", S + "settle.c",
       "if (!s->lingering || !s->client_open)", "if (!s->lingering)"),
+    # ---- questions that wait ----
+    m("held-end-leaves", "the end of the data leaves while the hook is asked about it", S + "body.c",
+      "\tstep->pass.n -= s->end_held;\n", ""),
+    m("late-answer-taken", "an answer that comes too late answers somebody else's question", "engine/hook/hook.c",
+      "call->generation == t->generation && ", ""),
+    m("drop-goes-on", "a session that a hook drops goes on", S + "session.c",
+      "\t\ts->end_when_idle = END_HOOK;\n", "\t\t;\n"),
+    m("no-deadline", "a hook that never answers is waited for for ever", "engine/hook/hook.c",
+      "\ttimer_set(c->timers, &call->timer, ", "\t(void)(c->timers, &call->timer, "),
     # ---- clocks and books ----
     m("silent-upstream-for-ever", "nobody looks whether the upstream answers", "engine/upstream/link.c",
       "\tset_deadline(l, ms ? now_ms(l->core) + ms : 0);", "\tset_deadline(l, 0);"),

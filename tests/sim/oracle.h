@@ -75,6 +75,7 @@ struct oracle_in {
 	const struct stat_table *stats;
 	/* Things that happened to the whole core and excuse refusals. */
 	bool drained, killed, pressure, admission_refused;
+	struct verdicts *verdicts; /* what the seeded hook said; NULL: there is none */
 	uint32_t sessions_max;
 	/* Octets of one direction of a session that may be held: what stops reading, and what still
 	 * comes then. */

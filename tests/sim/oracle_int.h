@@ -9,6 +9,7 @@
 #define TESTS_SIM_ORACLE_INT_H
 
 #include "tests/sim/oracle.h"
+#include "tests/sim/verdicts.h"
 
 #define NONE UINT32_MAX
 #define CLOCK_US 1000u	     /* limits are counted in whole milliseconds */
@@ -99,6 +100,8 @@ bool smtp_no_path(const struct unit *u);	/* surely not a MAIL or RCPT */
 struct span smtp_address(struct span line);	/* between < and >; n 0: none */
 bool span_has(struct span s, const char *word); /* in any case of letters */
 
+#define VERDICT_FAILED UINT32_MAX
+
 enum reply_kind { R_END, R_PART, R_BAD, R_MARKED, R_OWN, R_RULE, R_UNKNOWN, R_VIRTUAL };
 
 struct reply {
@@ -107,6 +110,7 @@ struct reply {
 	unsigned code;
 	uint32_t sr; /* marked: index into servers.replies */
 	enum own_reply own;
+	uint32_t verdict; /* R_RULE: 0: of a rule; VERDICT_FAILED; else the verdict's number + 1 */
 	/* When it was decided: its first octet was given to a send, which may have to wait. And
 	 * when its last octet was taken. */
 	uint32_t ev, end_ev;
@@ -195,12 +199,14 @@ struct sess {
 	/* The last message that was taken: the junk before it, when its reply was decided, where
 	 * the reply ends. */
 	uint32_t junk_then, taken_ev, taken_off;
-	uint64_t loss_us; /* when a reply said that the link was lost */
-	bool dropped;	  /* the link was dropped on purpose */
-	bool chunk_open;  /* the last chunk that was read is not whole */
-	bool blind;	  /* what a server that lied answered, and nobody was told, is not known */
-	uint64_t own_us;  /* when ringpost last had a reason to say RSET or `*` itself */
-	bool left_over;	  /* commands stood behind the reply that ended the session */
+	uint64_t loss_us;     /* when a reply said that the link was lost */
+	bool dropped;	      /* the link was dropped on purpose */
+	uint32_t late_resets; /* of chunks that a hook may have refused, on whichever link */
+	uint64_t sid;	      /* as the verdicts told to it name it; 0: none was */
+	bool chunk_open;      /* the last chunk that was read is not whole */
+	bool blind;	 /* what a server that lied answered, and nobody was told, is not known */
+	uint64_t own_us; /* when ringpost last had a reason to say RSET or `*` itself */
+	bool left_over;	 /* commands stood behind the reply that ended the session */
 	bool opaque;
 	uint32_t serial_sock, serial_next; /* replies of a link come in order */
 	/* links */

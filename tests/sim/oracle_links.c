@@ -126,9 +126,9 @@ static bool own_part(const struct sess *s, struct span rest, uint32_t due, struc
 	return due && rest.n < word.n && memcmp(rest.p, word.p, rest.n) == 0 && s->at > 0;
 }
 
-static bool take_pending(struct oracle *o, struct sess *s, uint32_t to)
+static bool take_from(struct oracle *o, struct sess *s, uint32_t to, uint32_t end)
 {
-	for (uint32_t i = s->pend_at; i < s->pend_n; i++) {
+	for (uint32_t i = s->pend_at; i < MIN_OF(end, s->pend_n); i++) {
 		enum fit f = fits(o, s, to, &s->pending[i]);
 
 		if (f == FIT_NOT)
@@ -139,6 +139,20 @@ static bool take_pending(struct oracle *o, struct sess *s, uint32_t to)
 		return true;
 	}
 	return false;
+}
+
+static bool own_word(struct sess *s, struct span rest, uint32_t *due, struct span word);
+
+/* The next that waits, or one behind it when those before it did not pass. A RSET that may be
+ * ringpost's own is that rather than the client's of much later. */
+static bool take_pending(struct oracle *o, struct sess *s, uint32_t to)
+{
+	struct span rest = link_octets(o, cur_sock(s));
+
+	rest = span_of(rest.p + s->at, to - s->at);
+	return take_from(o, s, to, s->pend_at + 1) ||
+	       own_word(s, rest, &s->late_resets, SPAN_LIT("RSET\r\n")) ||
+	       take_from(o, s, to, s->pend_n);
 }
 
 static bool take_hello(struct oracle *o, struct sess *s, uint32_t to)
@@ -170,7 +184,7 @@ static void fill_gap(struct oracle *o, struct sess *s, uint32_t to, uint32_t num
 			own_word(s, rest, &s->stars, SPAN_LIT("*\r\n")))
 			continue;
 		if (to == link_octets(o, cur_sock(s)).n &&
-			(own_part(s, rest, s->resets, SPAN_LIT("RSET\r\n")) ||
+			(own_part(s, rest, s->resets + s->late_resets, SPAN_LIT("RSET\r\n")) ||
 				own_part(s, rest, s->stars, SPAN_LIT("*\r\n"))))
 			return;
 		unexplained(o, s, number, "the server was given octets that no command explains");
@@ -283,6 +297,8 @@ uint32_t links_try(struct oracle *o, struct sess *s, const struct pass *p, bool 
 		else if (fits(o, s, all, p) == FIT_WHOLE)
 			return s->at;
 		else if (!own_word(s, span_drop(out, s->at), &s->resets, SPAN_LIT("RSET\r\n")) &&
+			 !own_word(
+				 s, span_drop(out, s->at), &s->late_resets, SPAN_LIT("RSET\r\n")) &&
 			 !own_word(s, span_drop(out, s->at), &s->stars, SPAN_LIT("*\r\n")))
 			break;
 	}

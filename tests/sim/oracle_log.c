@@ -491,6 +491,20 @@ static void judge_told(struct oracle *o)
 		told[OWN_REPLY_FULL] + cut);
 }
 
+/* Objections that reach their session are said, but for those whose command was decided meanwhile
+ * without them: not many of them. Where an answer came too late, or none did, it is not known
+ * which. */
+static void judge_verdicts(struct oracle *o)
+{
+	const struct stat_table *st = o->in->stats;
+
+	if (!o->in->verdicts || st->hook_late_answers || st->hook_deadlines || st->hook_failures)
+		return;
+	uint64_t said = o->in->verdicts->said;
+	counted(o, "hook_refusals", st->hook_refusals - st->rule_rejects, said > 4 ? said / 2 : 0,
+		said);
+}
+
 static void judge_connections(struct oracle *o)
 {
 	const struct stat_table *st = o->in->stats;
@@ -536,6 +550,7 @@ void judge_log(struct oracle *o)
 {
 	struct book b = {.o = o};
 
+	judge_verdicts(o);
 	judge_connections(o);
 	judge_told(o);
 	/* Records were dropped, and counted: what is left proves nothing. */

@@ -231,6 +231,13 @@ static void on_data(struct turn *t)
 	}
 }
 
+/* The rest of the transaction meets the same reply, and the server is told to forget it. */
+static bool given_up_between_chunks(const struct reply *r)
+{
+	return (r->kind == R_RULE && r->verdict) ||
+	       (r->kind == R_OWN && r->own == OWN_REPLY_TOO_BIG);
+}
+
 static void on_bdat(struct turn *t)
 {
 	struct sess *s = t->s;
@@ -246,8 +253,11 @@ static void on_bdat(struct turn *t)
 			s->chunks.n -= MIN_OF(s->chunks.n, (size_t)t->u->chunk);
 		s->fuzzy = true;
 		s->mail = s->mail == YES ? MAYBE : s->mail;
-	} else if (!t->passed && t->r->kind == R_OWN && t->r->own == OWN_REPLY_TOO_BIG) {
-		s->resets += !s->too_big;
+	} else if (!t->passed && given_up_between_chunks(t->r)) {
+		if (t->r->kind == R_RULE)
+			s->late_resets++;
+		else
+			s->resets += !s->too_big;
 		s->own_us = t->r->us;
 		clear_transaction(s);
 		s->too_big = true;
@@ -504,7 +514,7 @@ static void check_own(struct oracle *o, struct sess *s, const struct unit *u, co
 	if (r->kind == R_OWN)
 		o->told[r->own]++;
 	else
-		o->told_rule++;
+		o->told_rule += !r->verdict;
 	/* Another loss than the one before, which had taken what was open then. */
 	if (says_lost(r) && u->us > s->loss_us)
 		s->loss_us = r->us;
@@ -903,6 +913,7 @@ static void silent_line(struct oracle *o, struct sess *s, const struct unit *u)
 		/* Not there: it may have been refused for what is not known here. */
 		links_pending(o, s, &p);
 		unknown_fate(s, u);
+		s->late_resets += smtp_is_bdat(u) && o->in->verdicts && o->in->verdicts->failures;
 		s->phase = PHASE_COMMAND;
 		return;
 	}
@@ -983,6 +994,9 @@ static bool is_end(const struct reply *r)
 {
 	if (r->kind == R_MARKED)
 		return r->code == 421 || r->code == 521;
+	/* A hook that drops. */
+	if (r->kind == R_RULE)
+		return r->code == 421;
 	return r->kind == R_OWN && own_ends(r->own, false);
 }
 

@@ -6,6 +6,8 @@
  */
 #include "tests/sim/oracle_int.h"
 
+#include "tests/sim/actor.h"
+
 const struct own_text own_texts[OWN_COUNT] = {
 #define X(id, code, enhanced, text, word) [OWN_##id] = {code, enhanced " " text},
 #include "engine/session/replies.def"
@@ -125,6 +127,28 @@ static uint32_t end_of_garbage(const struct oracle *o, const struct sess *s, str
 	return NONE;
 }
 
+/* Of the seeded hook: its number stands at the end. */
+static uint32_t verdict_of(struct span line)
+{
+	static const char failed[] = "message inspection is not available";
+	static const char *const usual[] = {"550 5.7.1 refused by policy",
+		"450 4.7.1 try again later", "421 4.7.1 closing connection"};
+	const uint8_t *at = memmem(line.p, line.n, VERDICT_TEXT, sizeof(VERDICT_TEXT) - 1);
+	uint64_t number;
+
+	if (memmem(line.p, line.n, failed, sizeof(failed) - 1))
+		return VERDICT_FAILED;
+	/* No room for its words: the usual ones. */
+	for (size_t i = 0; i < ARRAY_LEN(usual); i++)
+		if (span_eq(line, span_str(usual[i])))
+			return VERDICT_FAILED;
+	if (!at)
+		return 0;
+	at += sizeof(VERDICT_TEXT) - 1;
+	number = actor_number(span_of(at, (size_t)(line.p + line.n - at)));
+	return number < VERDICT_FAILED ? (uint32_t)number + 1 : 0;
+}
+
 static void classify(const struct oracle *o, const struct sess *s, struct span whole,
 	unsigned lines, struct reply *r)
 {
@@ -140,6 +164,8 @@ static void classify(const struct oracle *o, const struct sess *s, struct span w
 		return;
 	if (s->lis->rule_reply &&
 		span_eq(span_of(whole.p, whole.n - 2), span_str(s->lis->rule_reply)))
+		r->kind = R_RULE;
+	else if ((r->verdict = verdict_of(span_of(whole.p, whole.n - 2))) != 0)
 		r->kind = R_RULE;
 	else if (own_find(l.code, l.text, &r->own))
 		r->kind = R_OWN;

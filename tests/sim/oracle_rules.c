@@ -543,11 +543,61 @@ static bool rule_word(const struct sess *s, const struct unit *u)
 	       ((u->verb == V_HELO || u->verb == V_EHLO) && span_has(u->arg, l->bad_ehlo));
 }
 
+/* What a hook said about the end of a message, or before its first octet, is repeated to all that
+ * still belongs to it. */
+static bool about(enum hook_point point, const struct unit *u)
+{
+	switch (point) {
+	case HOOK_EHLO:
+		return u->verb == V_EHLO || u->verb == V_HELO;
+	case HOOK_AUTH:
+		return u->verb == V_AUTH;
+	case HOOK_MAIL:
+		return u->verb == V_MAIL;
+	case HOOK_RCPT:
+		return u->verb == V_RCPT;
+	case HOOK_DATA:
+	case HOOK_END_OF_DATA:
+		return is_mail_verb(u) || u->kind == U_BODY;
+	default:
+		return false;
+	}
+}
+
+static const char *verdict_not_said(
+	const struct oracle *o, struct sess *s, const struct unit *u, const struct reply *r)
+{
+	static const unsigned codes[] = {[VERDICT_PASS] = 0,
+		[VERDICT_REJECT] = 550,
+		[VERDICT_TEMPFAIL] = 450,
+		[VERDICT_DROP] = 421};
+	struct verdicts *v = o->in->verdicts;
+
+	if (!v)
+		return "a hook";
+	if (r->verdict == VERDICT_FAILED)
+		return v->failures ? NULL : "a hook that failed";
+	if (r->verdict > v->made_n)
+		return "a verdict";
+	struct verdict_made *m = &v->made[r->verdict - 1];
+	if (m->ev > r->ev || codes[m->kind] != r->code)
+		return "a verdict like it, before it";
+	if (s->sid && m->sid != s->sid)
+		return "a verdict on its own session";
+	s->sid = m->sid;
+	if (m->told && m->point < HOOK_DATA)
+		return "a verdict that was not used before";
+	m->told = true;
+	return about((enum hook_point)m->point, u) ? NULL : "a verdict about it";
+}
+
 const char *own_not_allowed(
 	struct oracle *o, struct sess *s, const struct unit *u, const struct reply *r)
 {
 	struct said x = {o, s, u, r};
 
+	if (r->kind == R_RULE && r->verdict)
+		return verdict_not_said(o, s, u, r);
 	if (r->kind == R_RULE)
 		return rule_word(s, u) ? NULL : "a word that a rule refuses";
 	return own_rules[r->own].may(&x) ? NULL : own_rules[r->own].needs;

@@ -7,6 +7,8 @@
  */
 #include "tests/sim/setup.h"
 
+#include "tests/sim/verdicts.h"
+
 static const char text[] =
 	"log: {format: logfmt, level: info}\n"
 	"hooks:\n"
@@ -16,8 +18,9 @@ static const char text[] =
 	"    reject-recipients: [" SETUP_BAD_RECIPIENT "]\n"
 	"    reject-ehlo: [" SETUP_BAD_EHLO "]\n"
 	"    reply: \"" SETUP_RULE_REPLY "\"\n"
+	"  seeded: {type: plugin, file: /seeded, deadline: " VERDICTS_DEADLINE_S "}\n"
 	"listeners:\n"
-	"  plain: {bind: 127.0.0.1:2501, clients: any, upstream: plain}\n"
+	"  plain: {bind: 127.0.0.1:2501, clients: any, hooks: [seeded], upstream: plain}\n"
 	"  rules:\n"
 	"    {bind: 127.0.0.1:2502, clients: any, hooks: [words], bare-newlines: reject,\n"
 	"     trusted: 10.0.0.0/8, upstream: copy}\n"
@@ -25,6 +28,7 @@ static const char text[] =
 	"    bind: 127.0.0.1:2503\n"
 	"    clients: any\n"
 	"    bare-newlines: normalize\n"
+	"    hooks: [seeded]\n"
 	"    extensions: {CHUNKING: strip, DSN: strip}\n"
 	"    limits: {recipients: 100, message: 64k, errors: 4, soft-errors: 2, junk: 3,\n"
 	"             command-line: 512, pipeline: 3}\n"
@@ -34,12 +38,13 @@ static const char text[] =
 	"  quick:\n"
 	"    bind: 127.0.0.1:2505\n"
 	"    clients: any\n"
-	"    hooks: [words]\n"
+	"    hooks: [words, seeded]\n"
 	"    starttls: passthrough\n"
 	"    timeouts: {command: 5s, data: 3s, send: 2s}\n"
 	"    limits: {pipeline: 20, error-delay: 2s, soft-errors: 1}\n"
 	"    upstream: quick\n"
-	"  zero: {bind: 127.0.0.1:2506, clients: any, bare-newlines: pass, upstream: zero}\n"
+	"  zero: {bind: 127.0.0.1:2506, clients: any, hooks: [seeded], bare-newlines: pass, "
+	"upstream: zero}\n"
 	"  sized:\n"
 	"    bind: 127.0.0.1:2507\n"
 	"    clients: 10.1.0.0/16\n"
@@ -74,6 +79,14 @@ static uint64_t shortest_ms(const struct conf_listener *l)
 	return least;
 }
 
+static bool has_rules(const struct conf_listener *l)
+{
+	for (uint32_t i = 0; i < l->hook_count; i++)
+		if (l->hooks[i]->type == HOOK_RULES)
+			return true;
+	return false;
+}
+
 static void describe(const struct conf_listener *l, struct oracle_listener *o)
 {
 	static const int newlines[] = {[SCAN_GUARD] = NEWLINES_GUARD,
@@ -95,7 +108,7 @@ static void describe(const struct conf_listener *l, struct oracle_listener *o)
 	o->junk_max = l->limits.junk;
 	o->shortest_ms = shortest_ms(l);
 	o->final_ms = l->upstream->timeouts.final_reply;
-	if (l->hook_count == 0)
+	if (!has_rules(l))
 		return;
 	o->bad_sender = SETUP_BAD_SENDER;
 	o->bad_recipient = SETUP_BAD_RECIPIENT;

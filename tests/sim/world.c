@@ -14,6 +14,7 @@
 #include "ring/listen.h"
 #include "tests/sim/setup.h"
 #include "tests/sim/swarm.h"
+#include "tests/sim/verdicts.h"
 
 #define TURNS_MAX 60000u
 #define CALM_US (3ull * 3600 * 1000000) /* longer than all time limits one after the other */
@@ -31,6 +32,7 @@ struct world {
 	struct sim_kernel *k;
 	struct servers servers;
 	struct sim_clients *clients;
+	struct verdicts verdicts;
 	struct sess_core core;
 	struct ring *ring;
 	struct stat_table stats;
@@ -158,6 +160,8 @@ static bool env_step(void *arg)
 	uint32_t ends = w->servers.message_count;
 	bool any;
 
+	if (verdicts_step(&w->verdicts))
+		return true;
 	if (tape_pick(w->t, 2))
 		any = servers_step(&w->servers) || clients_step(w->clients);
 	else
@@ -170,7 +174,9 @@ static uint64_t env_next_us(void *arg)
 {
 	struct world *w = arg;
 
-	return MIN_OF(servers_next_us(&w->servers), clients_next_us(w->clients));
+	uint64_t next = MIN_OF(servers_next_us(&w->servers), clients_next_us(w->clients));
+
+	return MIN_OF(next, verdicts_next_us(&w->verdicts));
 }
 
 static void open_core(struct world *w, const struct setup *s)
@@ -178,8 +184,9 @@ static void open_core(struct world *w, const struct setup *s)
 	struct ring_conf rc;
 	struct ring_barrier why;
 	const struct sess_admission adm = {admit, release, w};
-	const struct sess_core_conf cc = {
-		.sessions_max = w->sessions_max, .memory_bytes = 1u << 20};
+	const struct sess_core_conf cc = {.sessions_max = w->sessions_max,
+		.memory_bytes = 1u << 20,
+		.hooks = w->verdicts.set};
 
 	ring_conf_defaults(&rc);
 	rc.ops_max = 4096;
@@ -280,6 +287,10 @@ static void begin(struct world *w, struct tape *t)
 	w->sessions_max = 2 + tape_pick(t, 7);
 	w->held_max = held_max(&kc);
 	w->refuse_rate = tape_pick(t, 6) == 5 ? 40 : 0;
+	verdicts_init(&w->verdicts, w->k, t, &w->rec, tape_pick(t, 4) == 3);
+	w->verdicts.set = hook_set_open(s->conf, 1, stderr);
+	ASSERT(w->verdicts.set);
+	verdicts_use(&w->verdicts);
 	open_core(w, s);
 	make_small(w);
 	open_doors(w, s);
@@ -316,6 +327,7 @@ static void calm_down(struct world *w)
 	sim_kernel_calm(w->k);
 	servers_calm(&w->servers);
 	clients_calm(w->clients);
+	verdicts_calm(&w->verdicts);
 }
 
 static bool over(const struct world *w)
@@ -424,6 +436,7 @@ static void judge(struct world *w, struct verdict *v)
 		.drained = w->drained,
 		.killed = w->killed,
 		.pressure = w->pressed,
+		.verdicts = &w->verdicts,
 		.admission_refused = w->refused,
 		.sessions_max = w->sessions_max,
 		.held_max = w->held_max,
@@ -475,6 +488,8 @@ static void forget(struct world *w)
 	if (w->hung)
 		return;
 	sim_kernel_free(w->k);
+	hook_set_close(w->verdicts.set);
+	verdicts_free(&w->verdicts);
 	clients_free(w->clients);
 	servers_free(&w->servers);
 	log_buf_free(w->log);

@@ -26,6 +26,10 @@
 #define HOOK(x)                                                               \
 	"listeners:\n  in: {bind: 127.0.0.1:2525, upstream: mta, hooks: r}\n" \
 	"upstreams: {mta: {servers: 10.0.0.10:25}}\nhooks:\n  r:\n    type: rules\n    " x "\n"
+#define PLUGIN(x)                                                             \
+	"listeners:\n  in: {bind: 127.0.0.1:2525, upstream: mta, hooks: p}\n" \
+	"upstreams: {mta: {servers: 10.0.0.10:25}}\nhooks:\n  p:\n    type: plugin\n    " x "\n"
+#define LOADED(x) PLUGIN("file: /x.so\n    " x) /* line 8 */
 #define BIND(x) "listeners:\n  in:\n    upstream: mta\n    bind: " x "\n" UPS
 #define SERVERS(x)                                                                         \
 	"listeners: {in: {bind: 127.0.0.1:2525, upstream: mta}}\nupstreams:\n  mta:\n    " \
@@ -191,8 +195,13 @@ static const struct bad bads[] = {
 	{UP("mode: pool"), "6:11", "no pool mode yet"},
 	{UP("tls: {mode: verify}"), "6:5", "no TLS to servers yet"},
 	{MINIMAL "hooks:\n  h: {type: milter, endpoint: \"127.0.0.1:11332\", mode: hold-end}\n",
-		"7:13", "no milter hooks yet"},
-	{HOOK("deadline: 2s"), "7:5", "hooks of type policy and milter are not"},
+		"7:13", "no milter hooks yet: type can be rules or plugin"},
+	{MINIMAL "hooks:\n  h: {type: policy, deadline: never}\n", "7:13",
+		"no policy hooks yet: type can be rules or plugin"},
+	{MINIMAL "hooks:\n  h: {type: lua, file: x}\n", "7:13",
+		"no Lua hooks yet: type can be rules or plugin"},
+	{HOOK("events: [mail]"), "7:5", "hooks of type policy are not"},
+	{LOADED("budget: 1ms"), "8:5", "hooks of type lua are not"},
 	{TOP("log: {to: syslog}"), "1:11", "does not log to syslog yet"},
 
 	/* values */
@@ -296,6 +305,64 @@ static const struct bad bads[] = {
 	{HOOK("reply: {enhanced: 2.0.0}"), "7:23", "`enhanced` cannot be `2.0.0`"},
 	{HOOK("reply: {text: \"two\\nlines\"}"), "7:19", "one line of printable ASCII"},
 	{HOOK("reply: {text: \"gr\xc3\xbc\xc3\x9f\"}"), "7:19", "printable ASCII"},
+
+	/* plugins, and the keys of another type */
+	{PLUGIN("deadline: 1s"), "5:3", "`p` has no `file`"},
+	{PLUGIN("file:"), "7:10", "`file` has no value"},
+	{PLUGIN("file: [/x.so]"), "7:11", "`file` takes one value, not a list"},
+	{PLUGIN("file: lib/x.so"), "7:11",
+		"`file` is a relative path (`lib/x.so`), which would depend on where ringpost is "
+		"started: write an absolute one, such as `/usr/lib/ringpost/name.so`"},
+	{PLUGIN("file: ./x.so"), "7:11", "is a relative path (`./x.so`)"},
+	{PLUGIN("file: \"/x\\ty.so\""), "7:11", "without control characters"},
+	{PLUGIN("file: \"/x\\x7f.so\""), "7:11", "without control characters"},
+	{PLUGIN("file: \"/x\\0y.so\""), "7:11", "a value cannot hold a NUL octet"},
+	{LOADED("deadline: 9ms"), "8:15", "must be between 10ms and 1h, not 9ms"},
+	{LOADED("deadline: 61m"), "8:15", "must be between 10ms and 1h, not 61m"},
+	{LOADED("deadline: 0"), "8:15", "must be between 10ms and 1h, not 0"},
+	{LOADED("deadline: 30"), "8:15", "`deadline` needs a unit"},
+	{LOADED("on-failure: rejct"), "8:17",
+		"did you mean `reject`? (it can be accept, tempfail, reject)"},
+	{LOADED("on-failure: drop"), "8:17", "it can be accept, tempfail, reject"},
+	{LOADED("options: [a, b]"), "8:14", "`options` takes a mapping: write `{name: value"},
+	{LOADED("options: fast"), "8:14", "`options` takes a mapping"},
+	{LOADED("options: {a: [1, 2]}"), "8:18", "option `a` takes one value, not a list"},
+	{LOADED("options: {a: {b: c}}"), "8:18", "option `a` takes one value, not a mapping"},
+	{LOADED("options: {a: ~}"), "8:18", "option `a` has no value: quote it"},
+	{LOADED("options: {a: 1, a b: 2}"), "8:21", "an option cannot be called `a b`"},
+	{LOADED("options: {\"\": 2}"), "8:15", "an option cannot be called ``"},
+	{LOADED("options: {-a: 2}"), "8:15", "an option cannot be called `-a`"},
+	{LOADED("options: {a: 1, b: 2, a: 3}"), "8:27",
+		"duplicate key `a`: it is there already in line 8"},
+	{LOADED("options: {a: 1}\n    options: {b: 1}"), "9:5", "duplicate key `options`"},
+	{LOADED("optoins: {a: 1}"), "8:5", "unknown key `optoins`, did you mean `options`?"},
+	{LOADED("bind: 127.0.0.1:25"), "8:5",
+		"it belongs to listeners.<name>; here there are type, file, deadline, on-failure, "
+		"options"},
+	{HOOK("bind: 127.0.0.1:25"), "7:5",
+		"here there are type, reject-senders, reject-recipients, reject-ehlo, "
+		"reject-clients, reply"},
+	{IN("deadline: 2s"), "5:5", "unknown key `deadline`: it belongs to hooks.<name>"},
+	{HOOK("file: /x.so"), "7:5",
+		"`file` is a key of type plugin, and `r` is of type rules: built-in lists, which "
+		"answer at once"},
+	{HOOK("options: {a: 1}"), "7:5", "`options` is a key of type plugin"},
+	{HOOK("deadline: 2s"), "7:5", "`deadline` is a key of type plugin"},
+	{HOOK("on-failure: accept"), "7:5", "`on-failure` is a key of type plugin"},
+	{LOADED("reject-senders: <>"), "8:5",
+		"`reject-senders` is a key of type rules, and `p` is of type plugin: a shared "
+		"object"},
+	{LOADED("reject-recipients: a@b.c"), "8:5", "`reject-recipients` is a key of type rules"},
+	{LOADED("reject-ehlo: a.b"), "8:5", "`reject-ehlo` is a key of type rules"},
+	{LOADED("reject-clients: any"), "8:5", "`reject-clients` is a key of type rules"},
+	{LOADED("reply: 550 no"), "8:5", "`reply` is a key of type rules"},
+	/* What the key says does not count then. */
+	{HOOK("file: x.so"), "7:5", "`file` is a key of type plugin"},
+	{LOADED("reply: 250 4.7.1 no"), "8:5", "`reply` is a key of type rules"},
+	{MINIMAL "hooks:\n  r: {file: x.so, reply: 250}\n", "7:3", "`r` has no `type`"},
+	{MINIMAL "hooks:\n  r: {type: plugins, file: x.so}\n", "7:13",
+		"did you mean `plugin`? (it can be rules, plugin)"},
+
 	{IN("extensions: {BURL: pass}"), "5:18",
 		"BURL cannot be passed: the server would fetch a body nobody saw"},
 	{IN("extensions: {xclient: pass}"), "5:18", "is governed by `trusted`"},
@@ -383,6 +450,35 @@ Test(conf, reports_all_errors_of_a_file_in_one_run_in_its_order)
 		p = strstr(p, "t.yaml:");
 		cr_assert_not_null(p);
 		cr_assert_eq((unsigned)atoi(p + 7), lines[i], "message %zu:\n%s", i, p);
+		p++;
+	}
+	done(&o);
+}
+
+Test(conf, reports_all_errors_of_hooks_in_one_run)
+{
+	static const char text[] = MINIMAL			       /* 1 to 5 */
+		"hooks:\n"					       /* 6 */
+		"  a: {type: plugin, file: a.so, deadline: 2h,\n"      /* 7, two of them */
+		"    on-failure: maybe, reply: 550 no, colour: red,\n" /* 8, three */
+		"    options: {a: , b c: [], d: 1}}\n"		       /* 9, three */
+		"  b: {type: rules, file: /b.so, options: {}}\n"       /* 10, two */
+		"  c: {type: plugin}\n"				       /* 11 */
+		"  d: {type: rules, reject-ehlo: a@b}\n";	       /* 12 */
+	static const char *const places[] = {"7:27", "7:43", "8:17", "8:24", "8:39", "9:18", "9:20",
+		"9:25", "10:20", "10:33", "11:3", "12:33"};
+	struct outcome o = load(text);
+	const char *p = o.said;
+
+	cr_assert_null(o.c);
+	cr_assert_not_null(strstr(o.said, "\n12 errors\n"), "%s", o.said);
+	for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+		char head[64];
+
+		snprintf(head, sizeof(head), "t.yaml:%s: error: ", places[i]);
+		p = strstr(p, "t.yaml:");
+		cr_assert_not_null(p);
+		cr_assert(strncmp(p, head, strlen(head)) == 0, "message %zu:\n%s", i, p);
 		p++;
 	}
 	done(&o);
@@ -488,6 +584,11 @@ static const char *const sane[] = {
 	HOOK("reject-senders: [\"a@b.c\", \"@b.c\", \"@.b.c\", '\"a b\"@b.c', \"x@[192.0.2.1]\"]"),
 	HOOK("reject-ehlo: [localhost, .dyn.example, \"[192.0.2.1]\"]\n    reply: 450 not now"),
 	HOOK("reject-clients: any\n    reply: {code: 450, text: later}"),
+	PLUGIN("file: /x.so"),
+	PLUGIN("file: \"/usr/lib/gr\xc3\xbc\xc3\x9f $${x}/a \\\"b\\\".so\"\n    options:"),
+	LOADED("deadline: 10ms\n    on-failure: accept"),
+	LOADED("deadline: 1h\n    on-failure: reject\n    options: {}"),
+	LOADED("options: {a: '', B.c-d_9: \"on\", 1: yes, on: \"~\", a.b: '{}', A: \"#\\n\"}"),
 	"listeners:\n  a: &l {bind: 127.0.0.1:25, upstream: &u mta}\n"
 	"  b: {bind: 127.0.0.1:26, upstream: *u, timeouts: &t {command: 1m}}\n"
 	"  c: {bind: 127.0.0.1:27, upstream: *u, timeouts: *t}\n" UPS,
@@ -625,6 +726,188 @@ Test(conf, rules_arrive)
 	conf_free(c);
 }
 
+static const char plugged[] =
+	"listeners:\n  in: {bind: 127.0.0.1:2525, upstream: mta, hooks: [one, two, r]}\n"
+	"upstreams: {mta: {servers: 10.0.0.10:25}}\n"
+	"hooks:\n"
+	"  r: {type: rules, reject-ehlo: host}\n"
+	"  one:\n"
+	"    on-failure: reject\n"
+	"    options:\n"
+	"      path: /var/lib/x y\n"
+	"      limit: 0x10\n"
+	"      Strict: yes\n"
+	"      strict: \"\"\n"
+	"      rate-1.5_a: 1e3\n"
+	"      null: null\n"
+	"      text: |\n"
+	"        two $${lines}\n"
+	"        \"here\"\n"
+	"    deadline: 1500ms\n"
+	"    file: /usr/lib/ringpost/one.so\n"
+	"    type: plugin\n"
+	"  two: {type: plugin, file: /two}\n";
+
+static void check_plugged(const struct conf *c)
+{
+	static const struct conf_option want[] = {{"path", "/var/lib/x y"}, {"limit", "0x10"},
+		{"Strict", "yes"}, {"strict", ""}, {"rate-1.5_a", "1e3"}, {"null", "null"},
+		{"text", "two ${lines}\n\"here\"\n"}};
+	const struct conf_hook *r = &c->hooks[0], *one = &c->hooks[1], *two = &c->hooks[2];
+
+	cr_assert(c->hook_count == 3 && c->listeners[0].hooks[0] == one);
+	cr_assert(r->type == HOOK_RULES && one->type == HOOK_PLUGIN && two->type == HOOK_PLUGIN);
+	cr_assert_str_eq(r->word, "rule:r");
+	cr_assert_str_eq(r->rules.reply.word, "rule:r");
+	cr_assert_str_eq(one->word, "hook:one");
+	cr_assert_str_eq(one->file, "/usr/lib/ringpost/one.so");
+	cr_assert(one->deadline_ms == 1500 && one->on_failure == HOOK_FAILS_REJECT);
+	cr_assert_eq(one->option_count, ARRAY_LEN(want));
+	for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+		cr_expect_str_eq(one->options[i].name, want[i].name);
+		cr_expect_str_eq(one->options[i].value, want[i].value);
+	}
+	/* defaults; rules have them, too, though nobody could set them */
+	cr_assert_str_eq(two->word, "hook:two");
+	cr_assert_str_eq(two->file, "/two");
+	cr_assert(two->deadline_ms == 30000 && two->on_failure == HOOK_FAILS_TEMPFAIL);
+	cr_assert(two->option_count == 0 && r->option_count == 0 && r->file == NULL);
+	cr_assert(r->deadline_ms == 30000 && r->on_failure == HOOK_FAILS_TEMPFAIL);
+}
+
+Test(conf, plugins_arrive_and_survive_a_dump)
+{
+	struct conf *c = load_good(plugged), *again;
+	char *one = dumped(c), *two;
+
+	check_plugged(c);
+	cr_assert_str_eq(c->hooks[0].where, "t.yaml:5:3");
+	cr_assert_str_eq(c->hooks[1].where, "t.yaml:6:3");
+	cr_assert_str_eq(c->hooks[2].where, "t.yaml:21:3");
+	again = load_good(one);
+	check_plugged(again);
+	two = dumped(again);
+	cr_assert_str_eq(one, two);
+	/* Each type has its own keys in the dump, and no other. */
+	cr_assert(count_of(one, "deadline:") == 2 && count_of(one, "    file:") == 2);
+	cr_assert(count_of(one, "reject-senders:") == 1 && count_of(one, "reply:") == 3, "%s", one);
+	free(one);
+	free(two);
+	conf_free(c);
+	conf_free(again);
+}
+
+Test(conf, a_hook_is_where_its_name_is)
+{
+	struct conf *c =
+		load_good("listeners: {in: {bind: 127.0.0.1:25, upstream: mta, "
+			  "hooks: [a, b]}}\n" UPS
+			  "hooks:\n  a: &a\n    type: plugin\n    file: /x\n  \"b\": *a\n");
+
+	cr_assert_str_eq(c->hooks[0].where, "t.yaml:6:3");
+	cr_assert_str_eq(c->hooks[1].where, "t.yaml:9:3");
+	cr_assert_str_eq(c->hooks[1].word, "hook:b");
+	conf_free(c);
+}
+
+/* Every octet that a string can hold, and what is hard to write in YAML. */
+Test(conf, options_hold_any_text_and_the_dump_shows_none_of_it_raw)
+{
+	static const char hard[] =
+		"\xc2\x80\xc2\x85\xc2\xa0\xe2\x80\xa8\xe2\x80\xae\xe2\x81\xa6"
+		"\xef\xbb\xbf\xef\xbf\xbd\xef\xbf\xbe\xef\xbf\xbf\xf0\x9f\x98\x80"
+		"\xf4\x8f\xbf\xbf $ $$ ${ $${ ${env:HOME} \\u0041 ";
+	char text[127 + sizeof(hard)];
+	struct conf *c, *again;
+	char *one, *rest, *line;
+
+	for (int i = 0; i < 127; i++)
+		text[i] = (char)(i + 1);
+	memcpy(text + 127, hard, sizeof(hard));
+	setenv("CONF_TEST_OCTETS", text, 1);
+	c = load_good(LOADED("options: {a: \"${env:CONF_TEST_OCTETS}\"}"));
+	cr_assert_str_eq(c->hooks[0].options[0].value, text);
+	one = dumped(c);
+	again = load_good(one);
+	cr_assert_str_eq(again->hooks[0].options[0].value, text);
+	rest = one;
+	while ((line = strsep(&rest, "\n")) != NULL)
+		cr_expect(text_clean(span_str(line)), "%s", line);
+	free(one);
+	conf_free(c);
+	conf_free(again);
+}
+
+Test(conf, what_is_brought_in_must_be_utf8)
+{
+	static const char *const broken[] = {"\xff", "\xc3", "\xc0\x80", "\xe0\x80\x80",
+		"\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xe2\x82"};
+
+	for (size_t i = 0; i < ARRAY_LEN(broken); i++) {
+		struct outcome o;
+
+		setenv("CONF_TEST_OCTETS", broken[i], 1);
+		o = load(LOADED("options: {a: \"${env:CONF_TEST_OCTETS}\"}"));
+		cr_expect(strncmp(o.said, "t.yaml:8:18: error: option `a` is not UTF-8", 43) == 0,
+			"%zu: %s", i, o.said);
+		done(&o);
+		o = load(PLUGIN("file: \"/${env:CONF_TEST_OCTETS}\""));
+		cr_expect(strncmp(o.said, "t.yaml:7:11: error: `file` must be UTF-8", 40) == 0,
+			"%zu: %s", i, o.said);
+		done(&o);
+	}
+}
+
+/* `n` octets after `head`, then `tail`; the caller frees. */
+static char *padded(const char *head, size_t n, const char *tail)
+{
+	char *text = malloc(strlen(head) + n + strlen(tail) + 1);
+
+	strcpy(text, head);
+	memset(text + strlen(head), 'x', n);
+	strcpy(text + strlen(head) + n, tail);
+	return text;
+}
+
+#define PLUGIN_HEAD MINIMAL "hooks:\n  p:\n    type: plugin\n    file: /" /* line 9 */
+
+static void check_padded(char *text, const char *error)
+{
+	struct outcome o = load(text);
+
+	cr_expect((o.c != NULL) == (error == NULL), "%s", o.said);
+	if (error != NULL)
+		cr_expect(strncmp(o.said, error, strlen(error)) == 0, "%s", o.said);
+	done(&o);
+	free(text);
+}
+
+Test(conf, plugins_are_bounded)
+{
+	char *text = calloc(1, 1 << 12);
+
+	check_padded(padded(PLUGIN_HEAD, 4094, "\n"), NULL);
+	check_padded(padded(PLUGIN_HEAD, 4095, "\n"),
+		"t.yaml:9:11: error: `file` has 4096 octets, 4095 at most are allowed");
+	check_padded(padded(PLUGIN_HEAD "x\n    options: {a: ", 4096, "}\n"), NULL);
+	check_padded(padded(PLUGIN_HEAD "x\n    options: {a: ", 4097, "}\n"),
+		"t.yaml:10:18: error: option `a` has 4097 octets, 4096 at most are allowed");
+	check_padded(padded(PLUGIN_HEAD "x\n    options: {", 64, ": 1}\n"), NULL);
+	check_padded(padded(PLUGIN_HEAD "x\n    options: {", 65, ": 1}\n"),
+		"t.yaml:10:15: error: an option cannot be called `xxx");
+	for (int count = 64; count <= 65; count++) {
+		size_t at = (size_t)sprintf(text, PLUGIN_HEAD "x\n    options: {");
+
+		for (int i = 0; i < count; i++)
+			at += (size_t)sprintf(text + at, "o%d: %d, ", i, i);
+		sprintf(text + at, "}\n");
+		check_padded(strdup(text),
+			count == 64 ? NULL
+				    : "t.yaml:10:14: error: `options` has 65 entries, 64 at most");
+	}
+	free(text);
+}
+
 Test(conf, cpu_lists)
 {
 	struct outcome o = load(TOP("workers: 0-7,^3, 9,8-10,^0-1"));
@@ -675,6 +958,7 @@ static const struct bad warnings[] = {
 	{MINIMAL "hooks:\n  r: {type: rules, reject-ehlo: x}\n", "7:3",
 		"no listener uses hook `r`"},
 	{HOOK("reply: 550 no"), "5:3", "hook `r` refuses nothing"},
+	{MINIMAL "hooks:\n  p: {type: plugin, file: /x}\n", "7:3", "no listener uses hook `p`"},
 	{IN("limits: {message: 65535}"), "5:23", "RFC 5321 4.5.3.1.7"},
 	{TOP("workers: 1023-1023"), "1:10", "may not run on CPU 1023"},
 };
@@ -891,6 +1175,12 @@ Test(conf, files)
 	o = load_path(path);
 	cr_assert_not_null(o.c, "%s", o.said);
 	done(&o);
+	cr_assert_gt(dprintf(fd, "hooks: {p: {type: plugin, file: /x}}\n"), 0);
+	o = load_path(path);
+	cr_assert_not_null(o.c, "%s", o.said);
+	snprintf(want, sizeof(want), "%s:6:9", path);
+	cr_assert_str_eq(o.c->hooks[0].where, want);
+	done(&o);
 	fchmod(fd, 0646);
 	o = load_path(path);
 	cr_assert_null(o.c);
@@ -1042,6 +1332,33 @@ Test(conf, schema_rows_are_sound)
 	}
 }
 
+/* Every word of a gate that this version knows has its keys, or none of them has. */
+Test(conf, gates_and_what_they_let_in)
+{
+	for (unsigned s = 0; s < SCOPE_COUNT; s++) {
+		const struct scope_row *row = &conf_scopes[s];
+		const struct key *gate;
+		unsigned adds = 0, words = 0;
+
+		for (unsigned m = 0; m < SCOPE_COUNT; m++)
+			adds += scope_adds((enum scope)m, (enum scope)s);
+		cr_expect((row->when == NULL) == (row->which == NULL), "%s", row->path);
+		if (row->gate == NULL) {
+			cr_expect_eq(adds, 0u, "%s", row->path);
+			continue;
+		}
+		gate = key_find((enum scope)s, row->gate);
+		cr_assert_not_null(gate, "%s", row->path);
+		for (const struct word *w = gate->words; w->word != NULL; w++)
+			words += w->later == NULL;
+		cr_expect(adds == 0 || adds == words, "%s", row->path);
+		for (size_t i = 0; i < conf_key_count; i++)
+			if (scope_adds(conf_keys[i].scope, (enum scope)s))
+				cr_expect_null(key_find((enum scope)s, conf_keys[i].name), "%s",
+					conf_keys[i].name);
+	}
+}
+
 Test(conf, edit_distance)
 {
 	static const struct {
@@ -1120,6 +1437,7 @@ Test(conf, broken_files_are_survived)
 	for (uint32_t seed = 1; seed <= 1500; seed++) {
 		mutate_and_load(rules, seed * 2654435761u | 1);
 		mutate_and_load(full, seed * 2246822519u | 1);
+		mutate_and_load(plugged, seed * 3266489917u | 1);
 	}
 	free(full);
 	free(rules);

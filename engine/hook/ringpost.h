@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: 0BSD
+ *
+ * ringpost.h: what a plugin of ringpost needs, and all it may use. This one file is free for any
+ * use; ringpost itself is not.
+ *
+ * A plugin is a shared object that defines one constant:
+ *
+ *     const struct ringpost_plugin ringpost_plugin = {
+ *             RINGPOST_ABI, sizeof(struct ringpost_plugin), "my-plugin", 0,
+ *             RINGPOST_ON(RINGPOST_RCPT), my_open, my_close, my_event};
+ *
+ * and is named in ringpost's configuration:
+ *
+ *     hooks:
+ *       mine: {type: plugin, file: /usr/lib/ringpost/my-plugin.so, options: {key: value}}
+ *
+ * ringpost shows it the envelope of each message, event by event, and does what it says. The
+ * octets of a message do not pass through a plugin.
+ *
+ * Threads. event() is called by all of ringpost's workers, at the same time, for different
+ * sessions; for one session the calls come one after the other. It runs on the thread that serves
+ * thousands of other sessions: it may compute, it may not wait (no file, no socket, no lock that
+ * somebody holds for long). What takes longer is answered later: see ringpost_host.suspend().
+ *
+ * Memory. All that ringpost hands over is borrowed and valid during the call only, except what
+ * says otherwise. Spans are octets, not strings: they have a length and no NUL behind them, and
+ * hold what a client sent.
+ *
+ * Trust. A plugin is part of the process. One that crashes takes ringpost with it; one that is
+ * slow is counted and named in the log (`hook_overruns`), not stopped.
+ *
+ * Versions. RINGPOST_ABI changes only when something is taken away or means something else. What
+ * is new is added behind what is there: of a structure use only what its `size` covers, and ignore
+ * events you do not know.
+ */
+#ifndef RINGPOST_H
+#define RINGPOST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RINGPOST_ABI 1u
+
+struct ringpost_span {
+	const char *data; /* not terminated; may be NULL when size is 0 */
+	size_t size;
+};
+
+/* What a plugin can be told of. Those above the line are questions: the answer decides. Those
+ * below it are news: the answer is ignored. */
+enum ringpost_event_kind {
+	RINGPOST_CONNECT = 0,	  /* a client, before it is greeted */
+	RINGPOST_EHLO = 1,	  /* EHLO or HELO, before it is passed on */
+	RINGPOST_AUTH = 2,	  /* AUTH: its mechanism, never a secret */
+	RINGPOST_MAIL = 3,	  /* MAIL FROM */
+	RINGPOST_RCPT = 4,	  /* RCPT TO, each one */
+	RINGPOST_DATA = 5,	  /* DATA, or the first BDAT of a message */
+	RINGPOST_END_OF_DATA = 6, /* all of a message is here, its end has not left; BDAT: its
+				     last chunk was announced, and `bytes` is without it */
+	/* ---- */
+	RINGPOST_STARTTLS = 7,	  /* the upstream has said 220: what follows is not seen */
+	RINGPOST_RESET = 8,	  /* RSET: the transaction, if any, is over */
+	RINGPOST_TRANSACTION = 9, /* how a transaction ended */
+	RINGPOST_CLOSE = 10	  /* the last event of a session */
+};
+/* For ringpost_plugin.events. */
+#define RINGPOST_ON(kind) (1u << (kind))
+#define RINGPOST_ON_ALL 0x7ffu
+
+enum ringpost_result {		 /* of RINGPOST_TRANSACTION */
+	RINGPOST_ACCEPTED = 1,	 /* the upstream took it and the client was told */
+	RINGPOST_REJECTED = 2,	 /* refused, by the upstream or here */
+	RINGPOST_ABORTED = 3,	 /* given up by either side */
+	RINGPOST_IN_DOUBT = 4,	 /* the upstream was lost behind its end: nobody knows */
+	RINGPOST_CLIENT_GONE = 5 /* taken, and the client left before it knew: it comes again */
+};
+
+struct ringpost_event {
+	uint32_t size; /* of this structure, as ringpost knows it */
+	uint32_t kind; /* enum ringpost_event_kind */
+	/* 0, 1, ...: the worker that calls. A session keeps to one worker for its life. */
+	uint32_t worker;
+	/* Accepted by the upstream so far. In a pipelined group its replies are not there yet:
+	 * count RINGPOST_RCPT yourself where it matters. */
+	uint32_t recipients;
+	uint64_t session;		/* as `sid` of the log */
+	uint64_t transaction;		/* as `tid` of the log; 0: none is open */
+	struct ringpost_span listener;	/* its name in the configuration */
+	struct ringpost_span client;	/* "192.0.2.1", "2001:db8::1", "unix:" */
+	struct ringpost_span helo;	/* the name the client gave; empty before EHLO */
+	struct ringpost_span mechanism; /* AUTH */
+	struct ringpost_span address;	/* MAIL: the sender, empty for <>; RCPT: the recipient;
+					   without   brackets, quotes as they were written */
+	struct ringpost_span params;	/* MAIL, RCPT: "SIZE=1000 BODY=8BITMIME" */
+	uint64_t bytes;			/* END_OF_DATA, TRANSACTION: octets of the message */
+	uint32_t result;		/* TRANSACTION: enum ringpost_result */
+	uint32_t code;			/* TRANSACTION: of the reply that decided, 0: none did */
+	uint16_t client_port;
+	uint16_t reserved;
+	/* Yours, for this session: NULL at first, kept between the calls, never looked at by
+	 * ringpost. Each plugin of the configuration has its own. RINGPOST_CLOSE always comes, if
+	 * you ask for it: the place to free what you keep here. It, and other news, can come while
+	 * a thread of yours still works on a question of the session (the client has gone, the
+	 * deadline has passed): give such a thread copies, or count references. */
+	void **user;
+};
+
+enum ringpost_verdict {
+	RINGPOST_PASS = 0,     /* no objection */
+	RINGPOST_REJECT = 1,   /* a 5xx reply; at CONNECT instead of the greeting */
+	RINGPOST_TEMPFAIL = 2, /* a 4xx reply */
+	RINGPOST_DROP = 3,     /* 421 and the end of the session */
+	RINGPOST_PENDING = 4   /* only behind suspend(): the answer comes later */
+};
+
+/* What the client is told. Zero what you do not fill in. */
+struct ringpost_answer {
+	uint32_t size; /* sizeof(struct ringpost_answer): filled in by ringpost for event() */
+	uint32_t code; /* REJECT: 500..599, TEMPFAIL: 400..499; 0: 550, 450. Not 421 */
+	const char *enhanced; /* "5.7.1", class and code alike; NULL: the usual one */
+	const char *text;     /* one line; what is not printable ASCII becomes '?', cut at 199
+				 octets; NULL: the usual one */
+};
+/* Set `size` when you make one for answer(); it is set already in event()'s. `enhanced` and `text`
+ * are copied before answer() comes back; those of event() right after it came back: static, or kept
+ * in *user, never an array on its stack. */
+
+/* Names one question of one session. Copy it as you like. */
+struct ringpost_token {
+	uint64_t a, b;
+};
+
+struct ringpost_option { /* of the configuration, in its order */
+	const char *name, *value;
+};
+
+enum { RINGPOST_LOG_ERROR = 0, RINGPOST_LOG_WARN = 1, RINGPOST_LOG_INFO = 2 };
+
+/* What ringpost offers. Valid from open() to the end of close(). */
+struct ringpost_host {
+	uint32_t abi, size;
+	uint32_t workers; /* how many there are: ringpost_event.worker is below it */
+	uint32_t reserved;
+	const char *name; /* the hook's, in the configuration */
+	void *handle;	  /* to be handed back, below */
+
+	/* Inside event(), for a question: its session waits. Return RINGPOST_PENDING then. Only
+	 * this session waits, no thread does, and as many as you like can wait at the same time. If
+	 * event() returns another verdict, that one counts and the token is void. */
+	struct ringpost_token (*suspend)(void *handle, const struct ringpost_event *ev);
+
+	/* From any thread, once for each token: the answer. `verdict` is not RINGPOST_PENDING,
+	 * `answer` may be NULL. 0: it was taken on its way. -1: nobody waits any more as far as is
+	 * known here (the deadline has passed, the session is gone, the token was answered before),
+	 * or what you say is no answer. -2: it cannot be carried now; you may try again.
+	 * Unanswered, the session is left to its deadline. */
+	int (*answer)(void *handle, struct ringpost_token token, uint32_t verdict,
+		const struct ringpost_answer *answer);
+
+	/* From any thread: one line into ringpost's log, with the hook's name. Dropped when
+	 * ringpost cannot keep up. */
+	void (*log)(void *handle, int level, const char *text);
+};
+
+struct ringpost_plugin {
+	uint32_t abi;	  /* RINGPOST_ABI */
+	uint32_t size;	  /* sizeof(struct ringpost_plugin) */
+	const char *name; /* for the log: letters, digits, '-', '_' */
+	uint32_t flags;	  /* 0 */
+	uint32_t events;  /* RINGPOST_ON(...) of those you want; others cost nothing */
+
+	/* Once for each hook of the configuration that names the file, before any client is served;
+	 * by `ringpost check` as well. If it fails, close() is not called: no thread may be left.
+	 * What is logged from here and from close() is not shown.
+	 * `*self` is handed to the other functions. 0: ready. Else ringpost does not start, and
+	 * says what was written to `error` (a string; `error_size` octets with its NUL): a missing
+	 * or wrong option, say. `host` stays where it is; the options are borrowed. */
+	int (*open)(const struct ringpost_host *host, const struct ringpost_option *options,
+		size_t option_count, void **self, char *error, size_t error_size);
+
+	/* Once, when no session is left. Threads of yours must have ended when it comes back. May
+	 * be NULL. */
+	void (*close)(void *self);
+
+	/* Returns enum ringpost_verdict. */
+	uint32_t (*event)(
+		void *self, const struct ringpost_event *ev, struct ringpost_answer *answer);
+};
+
+/* Yours to define. Declared here so that it is found: in C++ a constant is not seen from outside
+ * otherwise, and -fvisibility=hidden hides it. */
+#ifdef __GNUC__
+__attribute__((visibility("default")))
+#endif
+extern const struct ringpost_plugin ringpost_plugin;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
