@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the simulated kernel found, told again to the real binary where two scripted peers can."""
+import signal
 import time
 
 from lib.core import test
-from lib.smtp import CAPS, EHLO, MAIL, OK_MAIL, RCPT, TAKEN, data_open, ehlo_reply, envelope, keywords, message, pair, relinked, step
+from lib.smtp import CAPS, EHLO, MAIL, OK_MAIL, RCPT, TAKEN, data_open, ehlo_reply, envelope, keywords, message, opened, pair, relinked, step
 
 EHLO2 = b"EHLO other.test\r\n"
 
@@ -107,3 +108,24 @@ def starttls_with_octets_behind_waits_its_turn(t):
     t.check(b"evil" not in u.rest(), "octets went through")
     t.equal(rp.record("transaction")["result"], "accepted", "result")
 
+
+
+@test(quick=True)
+def octets_before_the_220_has_left(t):
+    """They come in the turn of the upstream's 220, behind it: nobody has read it yet, so they are no handshake."""
+    up = t.upstream()
+    rp = t.ringpost(up, listener={"starttls": "passthrough"})
+    c, u = opened(t, rp, up, CAPS + (b"STARTTLS",))
+    c.send(b"STARTTLS\r\n")
+    u.expect(b"STARTTLS\r\n")
+    rp.signal(signal.SIGSTOP)
+    time.sleep(0.1)
+    u.send(b"220 go on\r\n")
+    time.sleep(0.05)
+    c.send(b"NOOP injected\r\n")
+    time.sleep(0.05)
+    rp.signal(signal.SIGCONT)
+    t.equal(u.rest(), b"", "what the upstream was given")
+    c.expect(b"220 go on\r\n")
+    c.ended(reset_ok=True)
+    t.equal(rp.stop_now()["starttls_injection"], 1, "counter")
