@@ -84,8 +84,6 @@ MUTANTS = [
     m("starttls-reply-behind", "octets behind the upstream's 220 reach the client", S + "answer.c",
       "if (link_go_opaque(s->link) || s->inq.bytes || s->line.len) {",
       "if ((link_go_opaque(s->link), s->inq.bytes) || s->line.len) {"),
-    m("starttls-rushed", "octets from before the 220 had left pass as the client's handshake", S + "body.c",
-      "if (stream_maybe_out(&s->cli) < s->opaque_mark) {", "if (false) {"),
     m("bdat-without-chunking", "BDAT passes though CHUNKING was hidden", S + "command.c",
       "return caps_has(&s->caps, EXT_CHUNKING) && s->lis->ehlo.policy[EXT_CHUNKING] != EXT_STRIP;",
       "return caps_has(&s->caps, EXT_CHUNKING);"),
