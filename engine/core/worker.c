@@ -200,7 +200,6 @@ static bool set_up(struct worker *w)
 	const struct sess_admission adm = {clients_admit, clients_release, w->wc.clients};
 
 	w->wc.sessions.worker = w->wc.index;
-
 	w->ring = ring_open(&w->wc.ring, &w->barrier);
 	if (!w->ring)
 		return false;

@@ -5,11 +5,12 @@
  * answer that comes too late finds nobody (counted). Answers of other threads come by mailbox.
  *
  * Failure modes: no room for a call, a deadline that passes, a hook that fails: what `on-failure`
- * of the hook says; no room for a reply: 451.
+ * of the hook says; no room for what it says: the usual words.
  */
 #include "engine/hook/hook_int.h"
 
-#include "engine/smtp/octets.h"
+#include "engine/hook/ringpost.h"
+#include "engine/smtp/reply.h"
 
 #define BOX_CAPACITY_MIN 1024u
 #define LINES_MAX 256u
@@ -38,23 +39,11 @@ static void plain_text(char *out, size_t max, const char *text)
 	out[n] = '\0';
 }
 
-/* d.d{1,3}.d{1,3} (RFC 3463 2) of this class. */
 static bool enhanced_ok(const char *s, unsigned class)
 {
-	if (s[0] != (char)('0' + class))
-		return false;
-	s++;
-	for (unsigned part = 0; part < 2; part++) {
-		unsigned digits = 0;
+	struct span all = span_str(s);
 
-		if (*s++ != '.')
-			return false;
-		for (; *s >= '0' && *s <= '9'; s++)
-			digits++;
-		if (digits == 0 || digits > 3)
-			return false;
-	}
-	return *s == '\0';
+	return s[0] == (char)('0' + class) && smtp_enhanced_len(all) == all.n;
 }
 
 void hook_verdict_words(
@@ -93,10 +82,8 @@ static const struct local_reply *reply_of(
 	if (v->reply)
 		return v->reply;
 	r = slab_get(&c->replies);
-	if (!r) {
-		STAT_INC(c->stats, hook_failures);
+	if (!r)
 		return like;
-	}
 	memcpy(r->enhanced, v->enhanced, sizeof(r->enhanced));
 	memcpy(r->text, v->text, sizeof(r->text));
 	r->reply = (struct local_reply){.code = v->code ? v->code : like->code,
@@ -180,9 +167,8 @@ static void outcome(const struct hook *h, struct hook_verdict *v)
 	}
 }
 
-/* Which hook, for what: the counters do not say. One line a second of each worker. */
-static void complain(
-	struct hook_core *c, const struct hook *h, const char *what, enum hook_point point)
+void hook_complain(
+	struct hook_core *c, const struct hook *h, enum hook_point point, const char *what)
 {
 	static const char *const names[] = {
 #define X(id, name) name,
@@ -190,13 +176,13 @@ static void complain(
 #undef X
 	};
 	uint64_t now = ring_now_us(c->ring);
-	char line[96];
+	char line[128];
 
-	if (now < c->quiet_until_us)
+	if (now < c->quiet_until_us[h->index])
 		return;
-	c->quiet_until_us = now + COMPLAINT_EACH_US;
+	c->quiet_until_us[h->index] = now + COMPLAINT_EACH_US;
 	snprintf(line, sizeof(line), "%s: %s", names[point], what);
-	hook_log(h, 1, line);
+	hook_log(h, RINGPOST_LOG_WARN, line);
 }
 
 static void settle_call(struct hook_call *call)
@@ -211,7 +197,8 @@ static void too_late(struct timer *t)
 	struct hook_call *call = CONTAINER_OF(t, struct hook_call, timer);
 
 	STAT_INC(call->core->stats, hook_deadlines);
-	complain(call->core, call->hook, "no answer before its deadline", call->point);
+	hook_complain(call->core, call->hook, (enum hook_point)call->point,
+		"no answer before its deadline");
 	outcome(call->hook, &call->verdict);
 	settle_call(call);
 }
@@ -329,7 +316,6 @@ static void take_line(struct hook_core *c, const struct posted_line *p)
 	size_t level = (size_t)p->level < ARRAY_LEN(events) ? (size_t)p->level : 2;
 
 	__atomic_sub_fetch(&p->hook->set->lines, 1, __ATOMIC_RELAXED);
-
 	if (!log_begin(&rec, c->log, events[level], ring_wall_us(c->ring)))
 		return;
 	log_cstr(&rec, "hook", p->hook->conf->name);
@@ -405,8 +391,6 @@ enum hook_said hook_ask(struct hook_core *c, struct hook_seat *seat,
 	uint32_t i = 0;
 
 	ASSERT(ev->point < HOOK_QUESTIONS);
-	if (!hook_wanted(c, lis, ev->point))
-		return HOOK_PASS;
 	if (seat->call)
 		said = fetch(c, seat, ev->point, &i, no, drop);
 	for (; said == HOOK_PASS && i < list->count; i++)
@@ -422,8 +406,6 @@ void hook_tell(struct hook_core *c, struct hook_seat *seat, const struct conf_li
 	const struct hook_ask ask = {c, seat, lis, ev};
 
 	ASSERT(ev->point >= HOOK_QUESTIONS);
-	if (!hook_wanted(c, lis, ev->point))
-		return;
 	for (uint32_t i = 0; i < list->count; i++)
 		if (list->hooks[i]->wants & 1u << ev->point)
 			list->hooks[i]->class->tell(list->hooks[i], &ask);
@@ -462,12 +444,11 @@ bool hook_core_init(struct hook_core *c, const struct hook_worker_conf *wc, stru
 		.log = log,
 		.worker = wc->worker,
 		.wake = wc->wake};
-	c->wants = calloc(c->set->conf->listener_count, sizeof(*c->wants));
-	for (uint32_t i = 0; c->wants && i < c->set->conf->listener_count; i++)
-		c->wants[i] = c->set->lists[i].wants;
+	c->wants = c->set->wants;
+	c->quiet_until_us = calloc(MAX_OF(c->set->hook_count, 1u), sizeof(*c->quiet_until_us));
 	c->calls_max = c->set->may_wait ? n : 0;
 	c->calls = calloc(MAX_OF(c->calls_max, 1u), sizeof(*c->calls));
-	if (!c->wants || !c->calls ||
+	if (!c->quiet_until_us || !c->calls ||
 		!slab_init(&c->replies, "hook replies", sizeof(struct hook_reply), 4 * n) ||
 		!slab_init(&c->users, "hook users", MAX_OF(1u, c->set->hook_count) * sizeof(void *),
 			n))
@@ -497,5 +478,5 @@ void hook_core_fini(struct hook_core *c)
 	slab_fini(&c->users);
 	slab_fini(&c->replies);
 	free(c->calls);
-	free(c->wants);
+	free(c->quiet_until_us);
 }

@@ -45,6 +45,16 @@ enum hook_point {
 };
 #define HOOK_QUESTIONS HOOK_STARTTLS /* from here on nobody waits for an answer */
 
+/* As ringpost.h numbers them (plugin.c). */
+enum hook_outcome {
+	HOOK_NO_OUTCOME,
+	HOOK_ACCEPTED,
+	HOOK_REJECTED,
+	HOOK_ABORTED,
+	HOOK_IN_DOUBT,
+	HOOK_CLIENT_GONE
+};
+
 struct hook_event {
 	enum hook_point point;
 	uint64_t sid, tid; /* as the log shows them; tid 0: no transaction */
@@ -54,7 +64,8 @@ struct hook_event {
 	struct span mechanism;	      /* AUTH */
 	uint32_t recipients;	      /* accepted so far */
 	uint64_t bytes;		      /* END_OF_DATA, TRANSACTION */
-	uint32_t outcome, code;	      /* TRANSACTION: as in ringpost.h */
+	enum hook_outcome outcome;    /* TRANSACTION */
+	uint32_t code;		      /* TRANSACTION: of the reply that decided; 0: none did */
 };
 
 /* ---- verdicts ---- */
@@ -93,7 +104,7 @@ struct hook_seat;
 
 struct hook_core {
 	struct hook_set *set;
-	uint32_t *wants; /* by conf_listener.index: 1 << enum hook_point; owns */
+	const uint32_t *wants; /* by conf_listener.index: 1 << enum hook_point; the set's */
 	struct ring *ring;
 	struct timers *timers;
 	struct stat_table *stats;
@@ -106,7 +117,7 @@ struct hook_core {
 	struct slab users;   /* plugins' own pointer per session */
 	struct mbox *box;    /* answers from other threads; NULL when no hook needs it */
 	uint32_t worker;
-	uint64_t quiet_until_us; /* complaints about hooks */
+	uint64_t *quiet_until_us; /* by hook: no complaint before; owns */
 	/* The question of this seat was answered, or its deadline has passed. */
 	void (*wake)(struct hook_seat *seat);
 };
@@ -148,7 +159,9 @@ static inline bool hook_wanted(
 	return (c->wants[lis->index] & 1u << point) != 0;
 }
 
-/* *drop: it is the last thing the client is told. *no stays until hook_forget_replies(). */
+/* Where nobody asks for the event nothing happens; a caller that has something to prepare looks at
+ * hook_wanted() first. *drop: it is the last thing the client is told. *no stays until
+ * hook_forget_replies(). */
 enum hook_said hook_ask(struct hook_core *c, struct hook_seat *seat,
 	const struct conf_listener *lis, const struct hook_event *ev, const struct local_reply **no,
 	bool *drop);

@@ -45,7 +45,6 @@ struct hook {
 };
 
 struct hook_list {
-	uint32_t wants; /* of any of them */
 	uint32_t count;
 	struct hook **hooks; /* in the order of the listener; owns the array */
 };
@@ -60,6 +59,7 @@ struct hook_set {
 	struct hook *hooks; /* as conf.hooks */
 	uint32_t hook_count;
 	struct hook_list *lists; /* by conf_listener.index */
+	uint32_t *wants;	 /* the same: of any of them, 1 << enum hook_point */
 	uint32_t workers;
 	bool may_wait;		/* one of them does */
 	uint32_t lines;		/* on their way to the log; atomic */
@@ -95,6 +95,9 @@ enum hook_carried {
 enum hook_carried hook_answer(
 	const struct hook *h, const struct hook_token *t, const struct hook_verdict *v);
 
+/* Worker's thread: a line about a hook, one a second at most of each hook and worker. */
+void hook_complain(
+	struct hook_core *c, const struct hook *h, enum hook_point point, const char *what);
 /* Any thread: one line for the log; `level` as in ringpost.h. Dropped when it cannot be carried. */
 void hook_log(const struct hook *h, int level, const char *text);
 

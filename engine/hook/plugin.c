@@ -14,7 +14,6 @@
 #include <time.h>
 
 #define OVERRUN_MS 10
-#define COMPLAINT_EACH_MS 1000
 
 /* The events of the two headers are the same numbers, and the descriptor's mask is hook.wants. */
 #define SAME(point, kind) _Static_assert((int)(point) == (int)(kind), #point)
@@ -29,6 +28,11 @@ SAME(HOOK_STARTTLS, RINGPOST_STARTTLS);
 SAME(HOOK_RESET, RINGPOST_RESET);
 SAME(HOOK_TRANSACTION, RINGPOST_TRANSACTION);
 SAME(HOOK_CLOSE, RINGPOST_CLOSE);
+SAME(HOOK_ACCEPTED, RINGPOST_ACCEPTED);
+SAME(HOOK_REJECTED, RINGPOST_REJECTED);
+SAME(HOOK_ABORTED, RINGPOST_ABORTED);
+SAME(HOOK_IN_DOUBT, RINGPOST_IN_DOUBT);
+SAME(HOOK_CLIENT_GONE, RINGPOST_CLIENT_GONE);
 SAME(RINGPOST_ON_ALL, (1u << HOOK_POINT_COUNT) - 1);
 
 /* The event() that this thread is inside of. */
@@ -160,23 +164,13 @@ static uint16_t client_port(const struct ring_addr *a)
 
 /* ---- complaints ---- */
 
-static void complain(const struct running *r, uint64_t now_ms, const char *text, uint64_t number)
+static void complain(const struct running *r, const char *text, uint64_t number)
 {
-	static const char *const names[] = {
-#define X(id, name) name,
-		HOOK_POINTS(X)
-#undef X
-	};
-	struct plugin *p = r->plugin;
-	uint32_t worker = r->ask->core->worker;
-	char line[128];
+	char line[96];
 
-	if (now_ms < p->quiet_until_ms[worker])
-		return;
-	p->quiet_until_ms[worker] = now_ms + COMPLAINT_EACH_MS;
-	snprintf(line, sizeof(line), "plugin %s, %s: %s %llu", p->says->name,
-		names[r->ask->ev->point], text, (unsigned long long)number);
-	hook_log(p->hook, RINGPOST_LOG_WARN, line);
+	snprintf(line, sizeof(line), "plugin %s: %s %llu", r->plugin->says->name, text,
+		(unsigned long long)number);
+	hook_complain(r->ask->core, r->plugin->hook, r->ask->ev->point, line);
 }
 
 /* Both readings may be a tick behind: nobody is blamed for less than OVERRUN_MS, who takes two
@@ -188,7 +182,7 @@ static void judge_time(const struct running *r, uint64_t from_ms, uint64_t to_ms
 	if (LIKELY(took_ms < OVERRUN_MS) || took_ms < OVERRUN_MS + tick_ms())
 		return;
 	STAT_INC(r->ask->core->stats, hook_overruns);
-	complain(r, to_ms, "held up a worker, milliseconds:", took_ms);
+	complain(r, "held up a worker, milliseconds:", took_ms);
 }
 
 /* ---- events ---- */
@@ -302,7 +296,7 @@ static enum hook_reach plugin_ask(
 		hook_resume(ask);
 	if (take_verdict(verdict, &answer, v))
 		return REACH_ANSWERED;
-	complain(&r, coarse_ms(), "what it returned is no verdict here:", verdict);
+	complain(&r, "what it returned is no verdict here:", verdict);
 	return REACH_FAILED;
 }
 
@@ -394,7 +388,7 @@ static bool open_instance(struct plugin *p, char *why, size_t why_max)
 static bool plugin_open(struct hook *h, char *why, size_t why_max)
 {
 	uint32_t workers = h->set->workers;
-	struct plugin *p = calloc(1, sizeof(*p) + workers * sizeof(p->quiet_until_ms[0]));
+	struct plugin *p = calloc(1, sizeof(*p));
 
 	if (!p) {
 		snprintf(why, why_max, "no memory");

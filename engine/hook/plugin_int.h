@@ -18,7 +18,6 @@ struct plugin {
 	const struct ringpost_plugin *says;
 	struct ringpost_host host; /* its handle is this struct */
 	void *self;		   /* the plugin's own */
-	uint64_t quiet_until_ms[]; /* by worker: no complaint before */
 };
 
 /* Opens and checks the file, loads it, finds and checks its descriptor. False with the reason;

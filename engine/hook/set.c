@@ -49,7 +49,7 @@ static bool fill_list(struct hook_set *set, const struct conf_listener *lis)
 
 		ASSERT(index < set->hook_count);
 		list->hooks[list->count] = &set->hooks[index];
-		list->wants |= set->hooks[index].wants;
+		set->wants[lis->index] |= set->hooks[index].wants;
 	}
 	return true;
 }
@@ -64,8 +64,9 @@ static struct hook_set *make_set(const struct conf *c, uint32_t workers)
 	set->conf = c;
 	set->hooks = calloc(MAX_OF(1u, c->hook_count), sizeof(*set->hooks));
 	set->lists = calloc(MAX_OF(1u, c->listener_count), sizeof(*set->lists));
+	set->wants = calloc(MAX_OF(1u, c->listener_count), sizeof(*set->wants));
 	set->boxes = calloc(MAX_OF(1u, workers), sizeof(*set->boxes));
-	if (!set->hooks || !set->lists || !set->boxes) {
+	if (!set->hooks || !set->lists || !set->wants || !set->boxes) {
 		hook_set_close(set);
 		return NULL;
 	}
@@ -96,7 +97,7 @@ void hook_set_close(struct hook_set *set)
 {
 	if (!set)
 		return;
-	/* The last one first: as they were opened, and threads of theirs may still want to log. */
+	/* The last one first. What their threads still say goes nowhere: the boxes are closed. */
 	for (uint32_t i = set->hook_count; i-- > 0;)
 		if (set->hooks[i].class)
 			set->hooks[i].class->close(&set->hooks[i]);
@@ -105,6 +106,7 @@ void hook_set_close(struct hook_set *set)
 	for (uint32_t i = 0; i < set->workers; i++)
 		pthread_mutex_destroy(&set->boxes[i].lock);
 	free(set->boxes);
+	free(set->wants);
 	free(set->lists);
 	free(set->hooks);
 	free(set);

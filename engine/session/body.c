@@ -43,7 +43,6 @@ static void finish_passed(struct session *s)
 	struct txn *t = s->txn;
 
 	t->dot_us = ring_now_us(s->core->ring);
-	t->bytes -= EOD_BYTES;
 	queue_upstream(s, SLOT_FINAL, false, t);
 	s->txn = NULL;
 	s->phase = PHASE_COMMAND;
@@ -54,7 +53,6 @@ static void finish_swallowed(struct session *s)
 {
 	struct txn *t = s->txn;
 
-	t->bytes -= EOD_BYTES;
 	s->phase = PHASE_COMMAND;
 	s->txn = NULL;
 	sess_client_turn(s);
@@ -77,8 +75,10 @@ static size_t swallow(struct session *s, struct span in)
 	size_t used = scan_swallow(&s->txn->scan, in, &done);
 
 	s->txn->bytes += used;
-	if (done)
+	if (done) {
+		s->txn->bytes -= EOD_BYTES;
 		finish_swallowed(s);
+	}
 	return used;
 }
 
@@ -207,13 +207,7 @@ static void ask_about_end(struct session *s)
 {
 	const struct local_reply *no;
 
-	struct txn *t = s->txn;
-	struct hook_event ev = {.point = HOOK_END_OF_DATA,
-		.tid = t->id,
-		.recipients = t->rcpt_ok,
-		.bytes = t->bytes - EOD_BYTES}; /* counted by now, and no part of it */
-
-	switch (sess_ask(s, &ev, &no)) {
+	switch (sess_ask(s, &(struct hook_event){.point = HOOK_END_OF_DATA}, &no)) {
 	case HOOK_PASS:
 		end_goes(s);
 		break;
@@ -227,8 +221,6 @@ static void ask_about_end(struct session *s)
 
 void body_settle_end(struct session *s)
 {
-	if (!s->end_held)
-		return;
 	if (s->fate == BODY_PASS) {
 		ask_about_end(s);
 		return;
@@ -272,6 +264,8 @@ size_t body_take(struct session *s, struct span in, int32_t buf)
 		at += step.used;
 		s->txn->bytes += step.used;
 		no = objection(s, &step);
+		if (step.end == SCAN_DONE)
+			s->txn->bytes -= EOD_BYTES;
 		if (no) {
 			body_refuse(s, no);
 			if (step.end == SCAN_DONE)

@@ -49,18 +49,17 @@ static enum outcome pass(struct session *s, const struct command *c, enum slot_k
 	return DONE;
 }
 
-/* HOOK_LATER: the line stays where it is. */
-static enum hook_said ask(struct session *s, struct hook_event ev, const struct local_reply **no)
+/* False: the line stays where it is. *no: the refusal, or NULL. */
+static bool ask(struct session *s, struct hook_event ev, const struct local_reply **no)
 {
-	enum hook_said said;
-
+	*no = NULL;
 	/* A line that waited (for a link, for another verdict) is not asked about twice. */
 	if (s->asked & 1u << ev.point)
-		return HOOK_PASS;
-	said = sess_ask(s, &ev, no);
-	if (said != HOOK_LATER)
-		s->asked |= (uint16_t)(1u << ev.point);
-	return said;
+		return true;
+	if (sess_ask(s, &ev, no) == HOOK_LATER)
+		return false;
+	s->asked |= (uint16_t)(1u << ev.point);
+	return true;
 }
 
 static void tell(struct session *s, enum hook_point point)
@@ -95,16 +94,13 @@ static enum outcome on_hello(struct session *s, const struct command *c)
 	/* A server may read no further than the first word: neither may a rule. */
 	const struct hook_event ev = {.point = HOOK_EHLO, .helo = span_take_word(&args)};
 
-	switch (ask(s, ev, &no)) {
-	case HOOK_LATER:
+	if (!ask(s, ev, &no))
 		return LATER;
-	case HOOK_NO:
+	if (no) {
 		if (!s->hello_ok)
 			remember_hello(s, c); /* for the record */
 		queue_local(s, no);
 		return DONE;
-	case HOOK_PASS:
-		break;
 	}
 	if (!sess_need_link(s))
 		return LATER;
@@ -121,14 +117,11 @@ static enum outcome on_auth(struct session *s, const struct command *c)
 
 	if (!smtp_auth_parse(c->cmd.args, &mech, &initial))
 		return refuse_bad(s, REPLY_BAD_PARAM);
-	switch (ask(s, (struct hook_event){.point = HOOK_AUTH, .mechanism = mech}, &no)) {
-	case HOOK_LATER:
+	if (!ask(s, (struct hook_event){.point = HOOK_AUTH, .mechanism = mech}, &no))
 		return LATER;
-	case HOOK_NO:
+	if (no) {
 		queue_local(s, no);
 		return DONE;
-	case HOOK_PASS:
-		break;
 	}
 	if (!sess_need_link(s))
 		return LATER;
@@ -233,14 +226,11 @@ static enum outcome on_mail(struct session *s, const struct command *c)
 	no = mail_objection(s, c->cmd.args, &path);
 	if (no != REPLY_COUNT)
 		return no == REPLY_TOO_BIG ? refuse(s, no) : refuse_bad(s, no);
-	switch (ask(s, (struct hook_event){.point = HOOK_MAIL, .path = &path}, &refused)) {
-	case HOOK_LATER:
+	if (!ask(s, (struct hook_event){.point = HOOK_MAIL, .path = &path}, &refused))
 		return LATER;
-	case HOOK_NO:
+	if (refused) {
 		queue_local(s, refused);
 		return DONE;
-	case HOOK_PASS:
-		break;
 	}
 	if (!sess_need_link(s))
 		return LATER;
@@ -279,18 +269,15 @@ static enum outcome on_rcpt(struct session *s, const struct command *c)
 		STAT_INC(s->core->stats, limit_recipients);
 		return refuse(s, REPLY_MANY_RCPT);
 	}
-	switch (ask(s, (struct hook_event){.point = HOOK_RCPT, .path = &path}, &refused)) {
-	case HOOK_LATER:
+	if (!ask(s, (struct hook_event){.point = HOOK_RCPT, .path = &path}, &refused))
 		return LATER;
-	case HOOK_NO:
+	if (refused) {
 		txn_rcpt_refused(t, &path);
 		t->rcpt_local++;
 		if (t->rcpt_ok == 0)
 			txn_reject(t, "rcpt", NULL, refused, false);
 		queue_local(s, refused);
 		return DONE;
-	case HOOK_PASS:
-		break;
 	}
 	pass_now(s, c, SLOT_RCPT, false, t);
 	txn_rcpt_asked(t, &path);
@@ -326,15 +313,14 @@ static enum outcome on_data(struct session *s, const struct command *c)
 {
 	const struct local_reply *no = body_objection(s, false);
 
-	if (!no) {
-		enum hook_said said = ask(s, (struct hook_event){.point = HOOK_DATA}, &no);
-
-		if (said == HOOK_LATER)
-			return LATER;
-		if (said == HOOK_NO)
-			txn_reject(s->txn, "data", NULL, no, false);
-	}
 	if (no) {
+		queue_local(s, no);
+		return DONE;
+	}
+	if (!ask(s, (struct hook_event){.point = HOOK_DATA}, &no))
+		return LATER;
+	if (no) {
+		txn_reject(s->txn, "data", NULL, no, false);
 		queue_local(s, no);
 		return DONE;
 	}
@@ -354,24 +340,21 @@ static void take_back_chunks(struct session *s, const struct local_reply *r)
 	}
 }
 
-/* Whether this chunk ends the message. A hook's verdict on the end of the data comes before the
- * last chunk leaves. */
-static enum hook_said chunk_objection(
+/* Why this chunk ends the message, as ask(). A hook's verdict on the end of the data comes before
+ * the last chunk leaves. */
+static bool chunk_objection(
 	struct session *s, uint64_t size, bool last, const struct local_reply **no)
 {
 	uint64_t max = s->lis->limits.message;
-	enum hook_said said = HOOK_PASS;
 
 	if (max && (size > max || s->txn->bytes > max - size)) {
 		STAT_INC(s->core->stats, size_refused);
 		*no = &sess_replies[REPLY_TOO_BIG];
-		return HOOK_NO;
+		return true;
 	}
-	if (!s->txn->chunked)
-		said = ask(s, (struct hook_event){.point = HOOK_DATA}, no);
-	if (said == HOOK_PASS && last)
-		said = ask(s, (struct hook_event){.point = HOOK_END_OF_DATA}, no);
-	return said;
+	if (!s->txn->chunked && !ask(s, (struct hook_event){.point = HOOK_DATA}, no))
+		return false;
+	return *no || !last || ask(s, (struct hook_event){.point = HOOK_END_OF_DATA}, no);
 }
 
 static void pass_chunk(struct session *s, const struct command *c, uint64_t size, bool last)
@@ -402,14 +385,12 @@ static enum outcome on_bdat(struct session *s, const struct command *c)
 	}
 	no = body_objection(s, true);
 	if (!no) {
-		enum hook_said said = chunk_objection(s, size, last, &no);
-
-		if (said == HOOK_LATER)
+		if (!chunk_objection(s, size, last, &no))
 			return LATER;
-		if (said == HOOK_NO)
+		if (no)
 			take_back_chunks(s, no);
 		/* Nothing of the message is to come any more. */
-		if (said == HOOK_NO && last)
+		if (no && last)
 			txn_leave(s, NULL);
 	}
 	STAT_INC(s->core->stats, bdat_chunks);
@@ -594,7 +575,8 @@ static void finish_line(struct session *s)
 	s->line_waits = false;
 	s->asked = 0;
 	/* A question about a line that was decided without its answer is void. */
-	hook_forget_call(&s->core->hooks, &s->seat);
+	if (hook_waits(&s->seat))
+		hook_forget_call(&s->core->hooks, &s->seat);
 	s->commands++;
 	STAT_INC(s->core->stats, commands);
 	sess_client_turn(s);

@@ -292,8 +292,6 @@ void sess_settle_connect(struct session *s)
 {
 	const struct local_reply *no;
 
-	if (!s->connecting)
-		return;
 	switch (sess_ask(s, &(struct hook_event){.point = HOOK_CONNECT}, &no)) {
 	case HOOK_PASS:
 		open_first_link(s);

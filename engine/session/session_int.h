@@ -197,8 +197,8 @@ struct session {
 	bool client_open : 1; /* its stream is not closed yet */
 	bool trusted : 1;
 	bool connecting : 1;	   /* the hooks have not said yet whether the client may come in */
-	uint8_t end_held;	   /* octets of the end of the data that wait for a verdict */
 	bool up_open : 1;	   /* opaque: the 220 has left, what the client says may pass */
+	uint8_t end_held;	   /* octets of the end of the data that wait for a verdict */
 	bool up_ended, down_ended; /* opaque: that direction is over, all its octets staged */
 	bool up_told, down_told;   /* and the other side was told */
 	char auth_mech[20];
@@ -266,8 +266,8 @@ void sess_count_reply(struct session *s, unsigned code);
  * behind the reply. HOOK_LATER: sess_step() comes when there is more to say. */
 enum hook_said sess_ask(struct session *s, struct hook_event *ev, const struct local_reply **no);
 void sess_tell(struct session *s, struct hook_event *ev);
-void sess_settle_connect(struct session *s);
-void sess_count_error(struct session *s); /* what errors and soft-errors limit */
+void sess_settle_connect(struct session *s); /* while `connecting` */
+void sess_count_error(struct session *s);    /* what errors and soft-errors limit */
 
 /* ---- queue.c ---- */
 /* A command that went (or goes now) to the upstream. */
@@ -303,7 +303,7 @@ size_t chunk_take(struct session *s, struct span in, int32_t buf);
 /* The session ends. A chunk that may have left whole, though its mover has not said so yet, is due
  * its reply. */
 void chunk_leave(struct session *s);
-/* The end of the data is here and waits for a hook: goes on when that is over. */
+/* While `end_held`: goes on when the hooks have said what they have to say. */
 void body_settle_end(struct session *s);
 /* The octets of the upstream's 220 are staged. */
 void opaque_begin(struct session *s);

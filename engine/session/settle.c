@@ -337,9 +337,9 @@ void sess_step(struct session *s)
 		link_resume(s->link);
 		return;
 	}
-	if (s->end == END_NONE)
+	if (s->end == END_NONE && s->connecting)
 		sess_settle_connect(s);
-	if (s->end == END_NONE)
+	if (s->end == END_NONE && s->end_held)
 		body_settle_end(s);
 	if (s->end == END_NONE)
 		take_waiting(s);

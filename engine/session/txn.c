@@ -284,14 +284,13 @@ static void record(struct txn *t, enum log_event ev)
 	log_end(&rec, c->stats);
 }
 
-/* As ringpost.h numbers them. */
-static const uint8_t hook_outcomes[] = {
-	[TXN_OPEN] = 3,
-	[TXN_ACCEPTED] = 1,
-	[TXN_REJECTED] = 2,
-	[TXN_ABORTED] = 3,
-	[TXN_IN_DOUBT] = 4,
-	[TXN_CLIENT_GONE] = 5,
+static const enum hook_outcome hook_outcomes[] = {
+	[TXN_OPEN] = HOOK_ABORTED,
+	[TXN_ACCEPTED] = HOOK_ACCEPTED,
+	[TXN_REJECTED] = HOOK_REJECTED,
+	[TXN_ABORTED] = HOOK_ABORTED,
+	[TXN_IN_DOUBT] = HOOK_IN_DOUBT,
+	[TXN_CLIENT_GONE] = HOOK_CLIENT_GONE,
 };
 
 void txn_unref(struct txn *t)

@@ -297,8 +297,6 @@ uint32_t links_try(struct oracle *o, struct sess *s, const struct pass *p, bool 
 		else if (fits(o, s, all, p) == FIT_WHOLE)
 			return s->at;
 		else if (!own_word(s, span_drop(out, s->at), &s->resets, SPAN_LIT("RSET\r\n")) &&
-			 !own_word(
-				 s, span_drop(out, s->at), &s->late_resets, SPAN_LIT("RSET\r\n")) &&
 			 !own_word(s, span_drop(out, s->at), &s->stars, SPAN_LIT("*\r\n")))
 			break;
 	}

@@ -318,10 +318,10 @@ Test(plugin, lists_want_what_their_hooks_want)
 	conf.listener_count = 2;
 	set = open_set();
 	cr_assert_not_null(set, "%s", said);
-	cr_expect_eq(set->lists[0].wants, 1u << HOOK_CONNECT | 1u << HOOK_MAIL | 1u << HOOK_RCPT);
+	cr_expect_eq(set->wants[0], 1u << HOOK_CONNECT | 1u << HOOK_MAIL | 1u << HOOK_RCPT);
 	cr_expect_eq(set->lists[0].count, 2u);
 	cr_expect_eq(set->lists[0].hooks[1], &set->hooks[1]);
-	cr_expect_eq(set->lists[1].wants, 1u << HOOK_MAIL);
+	cr_expect_eq(set->wants[1], 1u << HOOK_MAIL);
 	cr_expect_eq(set->hooks[3].wants, 1u << HOOK_EHLO);
 	hook_set_close(set);
 }
@@ -527,7 +527,7 @@ Test(plugin, what_is_no_verdict_is_a_failure)
 	const char *line = strstr(text, "ev=hook-warning");
 	cr_assert_not_null(line, "%s", text);
 	cr_expect_not_null(
-		strstr(line, "plugin decide, rcpt: what it returned is no verdict here: 77"));
+		strstr(line, "rcpt: plugin decide: what it returned is no verdict here: 77"));
 	cr_expect_null(strstr(line + 1, "ev=hook-warning"), "more than one a second: %s", text);
 	end();
 }
@@ -636,7 +636,7 @@ Test(plugin, an_event_that_takes_long_is_told)
 		cr_expect_eq(ask(HOOK_DATA, NULL), HOOK_PASS);
 	cr_expect_eq(stats.hook_overruns, 3u);
 	text = logged();
-	text = strstr(text, "plugin decide, data: held up a worker, milliseconds: ");
+	text = strstr(text, "data: plugin decide: held up a worker, milliseconds: ");
 	cr_assert_not_null(text);
 	cr_expect_null(strstr(strchr(text, '\n'), "held up"));
 	end();
@@ -833,7 +833,7 @@ Test(plugin, what_an_event_shows)
 	cr_expect_eq(seen.user, &seat.user[0]);
 	cr_expect_null(*seen.user);
 	ev = make_event(HOOK_TRANSACTION, NULL);
-	ev.outcome = RINGPOST_REJECTED;
+	ev.outcome = HOOK_REJECTED;
 	ev.code = 554;
 	hook_tell(&core, &seat, &listener, &ev);
 	cr_expect_eq(seen.kind, (uint32_t)RINGPOST_TRANSACTION);
