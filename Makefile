@@ -74,7 +74,7 @@ UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 UNIT_BIN   := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 
 # The simulated kernel: everything above ring.h, unchanged, on tests/sim instead of io_uring.
-SIM_RING   := $(addprefix ring/,conf.c listen.c slab.c timer.c stash.c inq.c mbox.c stream.c mover.c res.c) \
+SIM_RING   := $(addprefix ring/,conf.c listen.c slab.c timer.c stash.c inq.c mbox.c stream.c mover.c spool.c res.c) \
               $(filter-out ring/probe_far.c,$(wildcard ring/probe*.c))
 SIM_ENGINE := $(wildcard engine/smtp/*.c engine/upstream/*.c engine/session/*.c engine/conf/*.c engine/obs/*.c) \
               $(filter-out engine/hook/plugin%,$(wildcard engine/hook/*.c)) engine/core/acceptor.c
@@ -160,7 +160,7 @@ $(B)/ringpost-sim: $(patsubst %.c,$(B)/%.o,$(SIM_SRC)) $(SIM_OBJ)
 
 # The fuzzer of whole worlds is linked like the simulator, the others like the engine.
 FUZZ_WORLD := %world
-FUZZ_SIM   := $(patsubst %.c,$(B)/%.o,$(filter-out tests/sim/main.c tests/sim/conform.c,$(SIM_SRC))) $(SIM_OBJ)
+FUZZ_SIM   := $(patsubst %.c,$(B)/%.o,$(filter-out $(addprefix tests/sim/,main.c conform.c spools.c),$(SIM_SRC))) $(SIM_OBJ)
 $(filter-out $(FUZZ_WORLD),$(FUZZ_BIN)): $(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/libringpost.a
 	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 $(filter-out $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/replay-%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(B)/libringpost.a

@@ -16,6 +16,7 @@ static const struct probe_script *const lists[] = {
 	probe_conn_scripts,
 	probe_queue_scripts,
 	probe_move_scripts,
+	probe_file_scripts,
 };
 
 const struct probe_script *probe_script(size_t at)
@@ -493,6 +494,7 @@ static bool take_back(struct lab *l)
 		ring_zc_put(l->r, &l->zc);
 	ring_close(l->r);
 	free_lists(l);
+	free(l->room);
 	free((void *)(uintptr_t)l->pattern);
 	free(l);
 	return true;

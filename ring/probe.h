@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The conformance scripts: some seventy short dialogues with a ring, written against ring.h only,
+ * The conformance scripts: some eighty short dialogues with a ring, written against ring.h only,
  * each with the one sequence of completions that is right. They run on the real kernel (`ringpost
  * doctor --probe`, the unit tests) and on the simulated one (tests/sim/conform.c): what they say is
  * the same on both, so a simulation that passes them behaves as the kernel does where it matters.
@@ -62,6 +62,8 @@ struct probe_far {
 	void (*shut)(void *arg, int far);
 	void (*close)(void *arg, int far); /* an orderly end where TCP allows it */
 	void (*reset)(void *arg, int far); /* closes with a reset */
+
+	const char *directory; /* files can be made there */
 
 	/* From now on accepting finds no descriptor left; and it does again. */
 	void (*few_files)(void *arg, bool few);

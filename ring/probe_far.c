@@ -210,5 +210,6 @@ const struct probe_far probe_far_loopback = {
 	.shut = lo_shut,
 	.close = lo_close,
 	.reset = lo_reset,
+	.directory = "/var/tmp",
 	.few_files = lo_few_files,
 };

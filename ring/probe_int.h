@@ -73,7 +73,8 @@ struct lab {
 	uint32_t chance;
 	unsigned dones; /* completions that were watched, and rings of the bell */
 	unsigned rung;
-	struct ring_fd accepted[8];
+	uint8_t *room;		    /* where files are read to; NULL until then */
+	struct ring_fd accepted[8]; /* and files: what is closed at the end */
 	unsigned accepted_count;
 
 	char *trace; /* of PROBE_TRACE_BYTES */
@@ -163,5 +164,6 @@ extern const struct probe_script probe_send_scripts[];
 extern const struct probe_script probe_conn_scripts[];
 extern const struct probe_script probe_queue_scripts[];
 extern const struct probe_script probe_move_scripts[];
+extern const struct probe_script probe_file_scripts[];
 
 #endif

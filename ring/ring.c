@@ -24,6 +24,7 @@
 
 #define SLOT_BITS 24
 #define SLOT_MASK ((1u << SLOT_BITS) - 1)
+_Static_assert(RING_OPS_MAX < SLOT_MASK, "a slot index is SLOT_BITS wide");
 #define FD_TABLE_MAX (1u << 20) /* descriptors above are served, but not checked at close */
 
 static const struct {
@@ -38,6 +39,8 @@ static const struct {
 	[KIND_SPLICE_OUT] = {finish_splice_out},
 	[KIND_ZC_RECV] = {finish_zc_recv},
 	[KIND_ZC_SEND] = {finish_zc_send},
+	[KIND_FILE_WRITE] = {finish_file_write},
+	[KIND_FILE_READ] = {finish_file_read},
 };
 
 /* ---- clock ---- */
@@ -469,13 +472,15 @@ static void discard(struct ring *r)
 	free(r);
 }
 
-/* splice(2) to a socket whose peer is gone raises SIGPIPE and has no flag against it. */
-static void block_sigpipe(void)
+/* splice(2) to a socket whose peer is gone raises SIGPIPE and has no flag against it; nor has a
+ * write beyond RLIMIT_FSIZE against SIGXFSZ where this thread does it and not a worker. */
+static void block_signals(void)
 {
 	sigset_t s;
 
 	sigemptyset(&s);
 	sigaddset(&s, SIGPIPE);
+	sigaddset(&s, SIGXFSZ);
 	pthread_sigmask(SIG_BLOCK, &s, NULL);
 }
 
@@ -508,7 +513,7 @@ struct ring *ring_open(const struct ring_conf *conf, struct ring_barrier *why)
 	uint32_t features;
 	int err = -ENOMEM;
 
-	ASSERT(conf->ops_max > 0 && conf->ops_max < SLOT_MASK);
+	ASSERT(conf->ops_max > 0 && conf->ops_max <= RING_OPS_MAX);
 	ASSERT(conf->buf_count > 0 && (conf->buf_count & (conf->buf_count - 1)) == 0);
 	if (!feat_probe(&features, why))
 		return NULL;
@@ -521,7 +526,7 @@ struct ring *ring_open(const struct ring_conf *conf, struct ring_barrier *why)
 		feat_explain(-err, conf, why);
 		return NULL;
 	}
-	block_sigpipe();
+	block_signals();
 	read_clock(r);
 	return r;
 }

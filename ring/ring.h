@@ -65,6 +65,8 @@ struct ring_conf {
 	uint32_t features_off; /* RING_FEAT_* bits not to use though the kernel has them */
 };
 
+#define RING_OPS_MAX ((1u << 24) - 2) /* of ops_max */
+
 void ring_conf_defaults(struct ring_conf *c);
 
 /* What the probe found; a bit set = in use on this ring. Rows with fall-backs: ring/feat.h. */
@@ -98,7 +100,9 @@ enum ring_feat {
 	X(closes, "descriptors closed")                                         \
 	X(splices, "splices, by splice(2) or by the ring")                      \
 	X(zc_sends, "zero-copy sends")                                          \
-	X(zc_fallbacks, "zero-copy sends that the kernel refused for memory")
+	X(zc_fallbacks, "zero-copy sends that the kernel refused for memory")   \
+	X(file_writes, "writes to files")                                       \
+	X(file_reads, "reads from files")
 
 struct ring_stats {
 #define X(name, text) uint64_t name;
@@ -245,6 +249,21 @@ void ring_zc_recv(struct ring *r, struct ring_op *op, struct ring_fd fd, const s
  * otherwise when the peer has taken the octets. */
 void ring_zc_send(struct ring *r, struct ring_op *op, struct ring_fd fd, const struct ring_zcbuf *b,
 	uint32_t off, uint32_t n);
+
+/* ---- files: for octets that do not fit into memory ---- */
+
+/* A new file without a name in `dir`, for reading and writing, close-on-exec; at once. Kernels and
+ * file systems without O_TMPFILE: made with a name, which is taken away before this returns. Close
+ * it with ring_close_fd(). */
+enum ring_res ring_file_open(struct ring *r, const char *dir, struct ring_fd *out) MUST_USE;
+/* One-shot. With RING_OK d->n octets were written or read, at least one and maybe fewer than asked
+ * for; a read at the end of the file is RING_EOF. Until done() the octets must stay in place: those
+ * to be written as they are, those to be read are anybody's guess. Of operations in flight at the
+ * same time on one file, those that write share no octet of it with any other. */
+void ring_file_write(struct ring *r, struct ring_op *op, struct ring_fd fd, const void *p,
+	uint32_t n, uint64_t at);
+void ring_file_read(
+	struct ring *r, struct ring_op *op, struct ring_fd fd, void *p, uint32_t n, uint64_t at);
 
 /* ---- bell: wakes this ring from any thread ---- */
 

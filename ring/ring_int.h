@@ -38,6 +38,8 @@ enum op_kind {
 	KIND_ZC_RECV,
 	KIND_ZC_SEND,
 	KIND_BELL,
+	KIND_FILE_WRITE,
+	KIND_FILE_READ,
 	KIND_COUNT
 };
 
@@ -156,6 +158,9 @@ void finish_splice_out(
 	struct ring *r, struct op_slot *s, const struct seen *c, struct ring_done *d);
 void finish_zc_recv(struct ring *r, struct op_slot *s, const struct seen *c, struct ring_done *d);
 void finish_zc_send(struct ring *r, struct op_slot *s, const struct seen *c, struct ring_done *d);
+void finish_file_write(
+	struct ring *r, struct op_slot *s, const struct seen *c, struct ring_done *d);
+void finish_file_read(struct ring *r, struct op_slot *s, const struct seen *c, struct ring_done *d);
 
 /* ---- bufs.c ---- */
 
@@ -173,6 +178,11 @@ int pipes_open(struct ring *r, const struct ring_conf *c);
 void pipes_close(struct ring *r);
 int zc_open(struct ring *r, const struct ring_conf *c);
 void zc_close(struct ring *r);
+
+/* ---- file.c ---- */
+
+/* Where there is no O_TMPFILE: made with a name, which is taken away at once. */
+enum ring_res file_open_named(const char *dir, struct ring_fd *out) MUST_USE;
 
 /* ---- descriptors ----
  * Raw system calls on purpose: ThreadSanitizer follows the libc wrappers and takes a number that

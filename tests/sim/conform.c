@@ -20,6 +20,7 @@
 #define SMALL_BYTES (64u << 10)
 #define TIGHT_BYTES (512u << 10) /* takes a registered buffer; nothing is read */
 #define FIRST_US 1000000u
+#define DIRECTORY "/spool"
 
 /* Strikes at any rate above 3, and is the first of 2, 3, 4, 6, 7, 9 or 12 alternatives. */
 #define STRIKE 252
@@ -58,6 +59,7 @@ static bool fake_begin(void *arg, const struct probe_world *w)
 		.features = UINT32_MAX,
 		.send_queue_bytes = bytes[w->room],
 		.start_us = FIRST_US,
+		.directory = DIRECTORY,
 	};
 	struct fake *f = arg;
 
@@ -215,6 +217,7 @@ static const struct probe_far fake_far = {
 	.shut = fake_shut,
 	.close = fake_close,
 	.reset = fake_reset,
+	.directory = DIRECTORY,
 	.few_files = fake_few_files,
 };
 

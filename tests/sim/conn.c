@@ -61,6 +61,18 @@ struct listener *listener_of_fd(const struct sim_kernel *k, struct ring_fd fd)
 	return k->listener[fd_row(k, fd, FD_LISTENER)->index];
 }
 
+bool fd_is_file(const struct sim_kernel *k, struct ring_fd fd)
+{
+	uint32_t i = (uint32_t)(fd.v - FD_FIRST);
+
+	return fd.v >= FD_FIRST && i < k->fd_n && k->fd[i].kind == FD_FILE;
+}
+
+struct disk_file *disk_of_fd(const struct sim_kernel *k, struct ring_fd fd)
+{
+	return k->disk[fd_row(k, fd, FD_FILE)->index];
+}
+
 /* ---- connections ---- */
 
 struct conn *conn_new(struct sim_kernel *k)

@@ -89,7 +89,7 @@ struct sim_kernel *sim_kernel_new(
 
 void sim_kernel_free(struct sim_kernel *k)
 {
-	ASSERT(!k->ring);
+	ASSERT(!k->ring && sim_open_files(k) == 0);
 	if (current == k)
 		current = NULL;
 	conns_free(k);

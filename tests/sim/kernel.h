@@ -36,6 +36,8 @@ struct sim_kernel_conf {
 	uint32_t features; /* RING_FEAT_* that this kernel has (before ring_conf.features_off) */
 	uint32_t send_queue_bytes; /* of one direction of a connection: send and receive buffer */
 	uint32_t cq_entries;	   /* of the completion queue; 0: as the ring asks */
+	uint64_t disk_bytes;	   /* all files; 0: 64 MiB */
+	const char *directory;	   /* the only one there is; NULL: all are there */
 	uint32_t buf_count, buf_bytes; /* 0: as the ring asks; else smaller pools */
 	uint64_t start_us;	       /* of both clocks */
 	bool crowded;		       /* much happens in a turn */
@@ -67,6 +69,7 @@ uint64_t sim_now_us(const struct sim_kernel *k);
 /* The last turn had no limit and ended because nothing can ever happen any more. */
 bool sim_stuck(const struct sim_kernel *k);
 uint32_t sim_open_sockets(const struct sim_kernel *k); /* of the engine, listeners apart */
+uint32_t sim_open_files(const struct sim_kernel *k);
 uint64_t sim_completions(const struct sim_kernel *k);  /* delivered so far */
 /* A fault of a class that lies outside the kernel (FULL_SLAB) strikes by chance: counted,
  * recorded. */

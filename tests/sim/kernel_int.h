@@ -98,7 +98,15 @@ struct server {
 	uint32_t first, last;
 };
 
-enum fd_kind { FD_FREE, FD_CONN, FD_LISTENER };
+/* An ordinary file. */
+struct disk_file {
+	struct file file;
+	uint32_t index;
+	uint8_t *p; /* owns */
+	uint64_t n, cap;
+};
+
+enum fd_kind { FD_FREE, FD_CONN, FD_LISTENER, FD_FILE };
 
 struct fd_row {
 	enum fd_kind kind;
@@ -118,6 +126,8 @@ enum op_kind {
 	OP_ZC_RECV,
 	OP_ZC_SEND,
 	OP_BELL,
+	OP_FILE_WRITE,
+	OP_FILE_READ,
 	OP_KIND_COUNT
 };
 
@@ -125,7 +135,7 @@ struct row {
 	struct ring_op *op; /* borrowed; NULL = free */
 	struct file *file;
 	struct conn *conn;
-	void *with;    /* listener, pipe, bell, address */
+	void *with;    /* listener, pipe, bell, address; octets of a file operation */
 	uint32_t next; /* of the same file, or the next free one */
 	uint32_t gen;
 	uint32_t ready; /* place in k->ready, plus one */
@@ -137,12 +147,13 @@ struct row {
 	bool left;	    /* and delivered: the descriptor is not in use any more */
 	uint64_t hold_us;   /* not before */
 	uint64_t cancel_us; /* taken back from then on */
-	uint64_t due_us;    /* connect: times out; zero-copy: notification not before */
+	uint64_t due_us;    /* connect: times out; zero-copy: notification, file: effect not before */
 	uint32_t cap, got;  /* receive: octets it may give, octets given */
-	uint32_t n;	    /* splice and zero-copy: octets asked; poll: events */
+	uint32_t n;	    /* splice, zero-copy, file: octets asked; poll: events */
 	uint32_t off;	    /* zero-copy send: where in the buffer */
 	uint16_t buf;	    /* zero-copy: which */
-	uint64_t sum;	    /* zero-copy: of the octets lent */
+	uint64_t sum;	    /* zero-copy, file write: of the octets lent */
+	uint64_t at;	    /* file: place */
 	uint64_t mark;	    /* zero-copy: place of the last octet in the stream */
 	struct iovec *iov;  /* owns; kept for the next use of the row */
 	uint32_t iov_count, iov_at;
@@ -230,6 +241,7 @@ struct submit {
 	X(struct fd_row, fd)           \
 	X(uint32_t, fd_free)           \
 	X(struct listener *, listener) \
+	X(struct disk_file *, disk)    \
 	X(struct server, server)
 
 struct sim_kernel {
@@ -247,6 +259,7 @@ struct sim_kernel {
 	uint32_t stuck_turns;
 	uint32_t row_free, armed;
 	uint32_t cq_max;
+	uint64_t disk_used;
 	uint64_t completions;
 #define X(type, member) \
 	type *member;   \
@@ -308,6 +321,8 @@ struct conn *conn_of_fd(const struct sim_kernel *k, struct ring_fd fd);
 struct ring_fd fd_new(struct sim_kernel *k, enum fd_kind kind, uint32_t index);
 void fd_give(struct sim_kernel *k, int fd);
 struct listener *listener_of_fd(const struct sim_kernel *k, struct ring_fd fd);
+struct disk_file *disk_of_fd(const struct sim_kernel *k, struct ring_fd fd);
+bool fd_is_file(const struct sim_kernel *k, struct ring_fd fd);
 void backlog_put(struct sim_kernel *k, struct conn *c, uint32_t *first, uint32_t *last);
 struct conn *backlog_take(struct sim_kernel *k, uint32_t *first, uint32_t *last);
 
@@ -359,6 +374,9 @@ void pipes_open(struct ring *r, const struct ring_conf *c);
 void pipes_close(struct ring *r);
 void zc_open(struct ring *r, const struct ring_conf *c);
 void zc_close(struct ring *r);
+void disk_close(struct sim_kernel *k, struct ring_fd fd); /* nothing armed */
+/* Of octets that are lent: to see whether somebody changes them. */
+uint64_t sim_sum(const uint8_t *p, uint32_t n);
 
 /* The kinds, each where its calls are. */
 #define SIM_OP_PARTS(name)                                                      \
@@ -376,5 +394,7 @@ SIM_OP_PARTS(splice_out);
 SIM_OP_PARTS(zc_recv);
 SIM_OP_PARTS(zc_send);
 SIM_OP_PARTS(bell);
+SIM_OP_PARTS(file_write);
+SIM_OP_PARTS(file_read);
 
 #endif

@@ -6,6 +6,7 @@
  */
 #include "tests/sim/conform.h"
 #include "tests/sim/runner.h"
+#include "tests/sim/spools.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,13 +14,15 @@
 #include <unistd.h>
 
 #define SHRINK_TRIES 2000
+#define SPOOL_WORLDS 300u
 
 struct options {
 	struct run_conf run;
 	const char *tape, *tapes, *save;
 	bool replay, tap, no_shrink, quiet;
 	uint64_t seed;
-	unsigned test; /* TAP: tests so far */
+	uint64_t spools; /* worlds of them; 0 = another thing was asked for */
+	unsigned test;	 /* TAP: tests so far */
 	unsigned bad;
 };
 
@@ -37,6 +40,7 @@ static const char usage[] =
 	"  --seed N              this world alone, with its transcript\n"
 	"  --tape FILE           the world of a recording, with its transcript\n"
 	"  --tapes DIR           all recordings of DIR must hold\n"
+	"  --spools N            N worlds of spools alone, from the FIRST of --seeds\n"
 	"  --tap                 a test report: recordings, oracle, conformance, then the seeds\n"
 	"  --quiet               no transcript, no progress\n";
 
@@ -208,12 +212,23 @@ static void do_tapes(struct options *o)
 	free(names);
 }
 
+/* In this process: a crash ends the report. */
+static void do_spools(struct options *o, uint64_t first, uint64_t count)
+{
+	uint64_t bad = 0;
+
+	for (uint64_t i = 0; i < count; i++)
+		bad += !sim_spools(first + i);
+	tap(o, bad == 0, "spools agree with a model");
+}
+
 static void do_report(struct options *o)
 {
 	if (o->tapes)
 		do_tapes(o);
 	tap(o, oracle_cases() == 0, "the oracle sees what is broken");
 	sim_conform_each(o, tell);
+	do_spools(o, 1, SPOOL_WORLDS);
 	do_seeds(o);
 	printf("1..%u\n", o->test);
 }
@@ -236,6 +251,7 @@ enum {
 	OPT_TWICE,
 	OPT_FAILURES,
 	OPT_SEED,
+	OPT_SPOOLS,
 	OPT_TEXT,
 	OPT_FLAG
 };
@@ -262,6 +278,9 @@ static bool take_number(struct options *o, int opt, const char *arg)
 	case OPT_FAILURES:
 		o->run.failures_max = (unsigned)MIN_OF(n, (uint64_t)FAILURES_MAX);
 		return n > 0;
+	case OPT_SPOOLS:
+		o->spools = n;
+		return n > 0;
 	case OPT_SEED:
 		o->seed = n;
 		o->replay = true;
@@ -278,9 +297,10 @@ static bool parse(struct options *o, int argc, char **argv)
 	const struct option options[] = {{"seeds", 1, NULL, OPT_SEEDS},
 		{"seconds", 1, NULL, OPT_SECONDS}, {"jobs", 1, NULL, OPT_JOBS},
 		{"twice", 1, NULL, OPT_TWICE}, {"failures", 1, NULL, OPT_FAILURES},
-		{"seed", 1, NULL, OPT_SEED}, {"tape", 1, &which, 0}, {"tapes", 1, &which, 1},
-		{"save", 1, &which, 2}, {"tap", 0, &flag[0], 1}, {"no-shrink", 0, &flag[1], 1},
-		{"quiet", 0, &flag[2], 1}, {0}};
+		{"seed", 1, NULL, OPT_SEED}, {"spools", 1, NULL, OPT_SPOOLS},
+		{"tape", 1, &which, 0}, {"tapes", 1, &which, 1}, {"save", 1, &which, 2},
+		{"tap", 0, &flag[0], 1}, {"no-shrink", 0, &flag[1], 1}, {"quiet", 0, &flag[2], 1},
+		{0}};
 
 	while ((c = getopt_long_only(argc, argv, "", options, NULL)) != -1) {
 		if (c == '?')
@@ -320,7 +340,9 @@ int main(int argc, char **argv)
 		return do_seed(&o);
 	if (o.tape)
 		return do_tape(&o);
-	if (o.tap)
+	if (o.spools)
+		do_spools(&o, o.run.first, o.spools);
+	else if (o.tap)
 		do_report(&o);
 	else if (o.tapes)
 		do_tapes(&o);

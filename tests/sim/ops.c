@@ -20,6 +20,9 @@ const struct op_way op_ways[OP_KIND_COUNT] = {
 	[OP_ZC_RECV] = {zc_recv_ready, zc_recv_step, zc_recv_finish, .reads = true},
 	[OP_ZC_SEND] = {zc_send_ready, zc_send_step, zc_send_finish, .writes = true},
 	[OP_BELL] = {bell_ready, bell_step, bell_finish, .reads = false},
+	/* Several at once on one file are fine. */
+	[OP_FILE_WRITE] = {file_write_ready, file_write_step, file_write_finish, .writes = false},
+	[OP_FILE_READ] = {file_read_ready, file_read_step, file_read_finish, .reads = false},
 };
 
 /* ---- rows ---- */

@@ -529,22 +529,16 @@ static void record_close(struct sim_kernel *k, struct conn *c, bool reset)
 	rec_note(k, c, REC_CLOSE, reset ? RING_RESET : RING_OK, 0);
 }
 
-void ring_close_fd(struct ring *r, struct ring_fd *fd)
+static void close_conn(struct sim_kernel *k, struct conn *c)
 {
-	struct sim_kernel *k = r->k;
-	struct conn *c;
 	bool reset;
 
-	ASSERT(ring_fd_ok(*fd));
-	c = conn_of_fd(k, *fd);
 	/* An armed operation holds the file: the peer would see no FIN (U1). */
 	ASSERT(c->file.armed == 0);
 	reset = c->connected && !c->dead && (c->linger || c->in.arrived > 0);
 	record_close(k, c, reset);
 	fd_give(k, c->fd);
 	c->fd = -1;
-	*fd = RING_FD_NONE;
-	r->stats.closes++;
 	if (reset) {
 		conn_reset_by_engine(k, c);
 	} else if (c->connected && !c->dead) {
@@ -552,6 +546,19 @@ void ring_close_fd(struct ring *r, struct ring_fd *fd)
 		conn_moves(k, c);
 	}
 	conn_settle(k, c);
+}
+
+void ring_close_fd(struct ring *r, struct ring_fd *fd)
+{
+	struct sim_kernel *k = r->k;
+
+	ASSERT(ring_fd_ok(*fd));
+	if (fd_is_file(k, *fd))
+		disk_close(k, *fd);
+	else
+		close_conn(k, conn_of_fd(k, *fd));
+	*fd = RING_FD_NONE;
+	r->stats.closes++;
 }
 
 uint32_t sim_open_sockets(const struct sim_kernel *k)

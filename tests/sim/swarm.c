@@ -31,12 +31,22 @@ static bool carries(enum theme theme)
 static void choose_faults(struct tape *t, uint8_t *rate)
 {
 	static const unsigned shares[] = {0, 8, 4, 4, 2, 2, 1, 1};
+	/* As likely as what is like it elsewhere: recordings from before there were files hold no
+	 * choice for it. */
+	static const struct {
+		enum sim_fault fault, like;
+	} disk[] = {{FAULT_SHORT_WRITE, FAULT_SHORT_SEND}, {FAULT_SHORT_READ, FAULT_SHORT_RECV},
+		{FAULT_SLOW_DISK, FAULT_LATE}, {FAULT_DISK_FULL, FAULT_NET_DIES},
+		{FAULT_DISK_FAILS, FAULT_NET_DIES}, {FAULT_FILE_FAILS, FAULT_SOCKET_FAILS}};
 	unsigned share = shares[tape_pick(t, ARRAY_LEN(shares))];
 
-	for (unsigned i = 0; i < SIM_FAULT_COUNT; i++)
+	for (unsigned i = 0; i < FAULT_SHORT_WRITE; i++)
 		rate[i] = share && tape_pick(t, 4)
 				  ? (uint8_t)(1 + tape_pick(t, sim_fault_max[i] / share + 1u))
 				  : 0;
+	for (unsigned i = 0; i < ARRAY_LEN(disk); i++)
+		rate[disk[i].fault] = (uint8_t)(rate[disk[i].like] * sim_fault_max[disk[i].fault] /
+						sim_fault_max[disk[i].like]);
 }
 
 void swarm_kernel(struct tape *t, enum theme theme, struct sim_kernel_conf *c)

@@ -147,7 +147,7 @@ void zc_recv_finish(struct sim_kernel *k, struct row *o, const struct cqe *c, st
 
 /* ---- send ---- */
 
-static uint64_t sum(const uint8_t *p, uint32_t n)
+uint64_t sim_sum(const uint8_t *p, uint32_t n)
 {
 	uint64_t h = n, v;
 
@@ -163,7 +163,7 @@ static uint64_t sum(const uint8_t *p, uint32_t n)
 
 static uint64_t sum_of(const struct zc_pool *z, const struct row *o)
 {
-	return sum(octets_of(z, o->buf) + o->off, o->n);
+	return sim_sum(octets_of(z, o->buf) + o->off, o->n);
 }
 
 void ring_zc_send(struct ring *r, struct ring_op *op, struct ring_fd fd, const struct ring_zcbuf *b,
