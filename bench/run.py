@@ -9,6 +9,7 @@ the median of the rounds with their range. The last rows are anonymous memory pe
 would be at work; its lists match nothing.
 """
 import argparse
+import atexit
 import json
 import os
 import resource
@@ -66,43 +67,57 @@ def segments():
     return dict(zip(names, map(int, values)))["OutSegs"]
 
 
-class Stand:
-    """A sink and a ringpost before it."""
+RULES = "{type: rules, reject-senders: ['@blocked.test'], reject-recipients: ['@blocked.test']}"
 
-    def __init__(self, build, mover):
+
+class Stand:
+    """A sink and a ringpost before it. `hooks`: name and mapping (YAML), asked in this order; `more`: other lines."""
+
+    def __init__(self, build, mover="auto", hooks={"rules": RULES}, more=""):
         self.dir = tempfile.TemporaryDirectory(prefix="ringpost-bench.")
         self.sink_port, self.port = free_port(), free_port()
         self.log = os.path.join(self.dir.name, "log")
         conf = os.path.join(self.dir.name, "ringpost.yaml")
         with open(conf, "w") as f:
             f.write("workers: 0-0\nlog: {to: 'file:%s'}\n"
-                    "listeners:\n  in: {bind: '127.0.0.1:%d', upstream: sink, hooks: rules, limits: {per-client-sessions: 0}}\n"
+                    "listeners:\n  in: {bind: '127.0.0.1:%d', upstream: sink, hooks: [%s], limits: {per-client-sessions: 0}}\n"
                     "upstreams:\n  sink: {servers: '127.0.0.1:%d', mover: %s}\n"
-                    "hooks:\n  rules: {type: rules, reject-senders: ['@blocked.test'], reject-recipients: ['@blocked.test']}\n"
-                    % (self.log, self.port, self.sink_port, mover))
+                    "hooks: {%s}\n%s" % (self.log, self.port, ", ".join(hooks), self.sink_port, mover,
+                                      ", ".join("%s: %s" % h for h in hooks.items()), more))
         os.chmod(conf, 0o644)
         self.sink = subprocess.Popen([build + "/ringpost-sink", "--quiet", "--cpu", "1", "--listen",
                                       "127.0.0.1:%d" % self.sink_port])
+        atexit.register(self.kill)
         wait_for(self.sink_port)
         self.proxy = subprocess.Popen([build + "/ringpost", "run", "-c", conf])
         wait_for(self.port)
+
+    def kill(self):
+        """What still runs when a measurement has failed."""
+        for process in (self.sink, getattr(self, "proxy", None)):
+            if process and process.poll() is None:
+                process.kill()
+                process.wait()
 
     def stop(self):
         self.proxy.send_signal(signal.SIGTERM)
         self.proxy.wait(30)
         self.sink.send_signal(signal.SIGTERM)
         self.sink.wait(30)
-        with open(self.log) as f:
-            last = json.loads(f.readlines()[-1])
+        atexit.unregister(self.kill)
+        with open(self.log) as f:  # a line for each message and session is in it, too
+            self.records = [json.loads(line) for line in f if '"ev":"stop"' in line or '"ev":"hook' in line]
         self.dir.cleanup()
-        return last
+        return next(r for r in self.records if r["ev"] == "stop")
 
 
 def blast(build, port, arguments, messages):
+    """Its report."""
     out = subprocess.run([build + "/ringpost-blast", "--json", "--cpu", "1", "--to", "127.0.0.1:%d" % port,
                           "--messages", str(messages)] + arguments.split(), capture_output=True, text=True, timeout=120)
     if out.returncode != 0:
         sys.exit("ringpost-blast %s: %s%s" % (arguments, out.stdout, out.stderr))
+    return json.loads(out.stdout)
 
 
 def measure(build, row, mover):

@@ -76,7 +76,7 @@ static void keep(struct audit *a, const char *line, size_t n)
 static uint32_t event(void *self, const struct ringpost_event *ev, struct ringpost_answer *answer)
 {
 	static const char *const results[] = {
-		"?", "accepted", "rejected", "aborted", "in-doubt", "client-gone"};
+		"?", "accepted", "rejected", "aborted", "in-doubt", "client-gone", "discarded"};
 	char line[2048]; /* an address has 1,024 octets at most */
 	int i, n;
 
@@ -86,7 +86,7 @@ static uint32_t event(void *self, const struct ringpost_event *ev, struct ringpo
 		(unsigned long long)ev->transaction, (int)ev->client.size, ev->client.data);
 	if (ev->kind == RINGPOST_TRANSACTION)
 		n += snprintf(line + n, sizeof(line) - n, " result=%s bytes=%llu code=%u",
-			results[ev->result <= RINGPOST_CLIENT_GONE ? ev->result : 0],
+			results[ev->result <= RINGPOST_DISCARDED ? ev->result : 0],
 			(unsigned long long)ev->bytes, (unsigned)ev->code);
 	else
 		n += snprintf(line + n, sizeof(line) - n, " %s=<%.*s>",

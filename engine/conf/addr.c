@@ -222,15 +222,17 @@ static bool set_addr(
 {
 	struct conf_cidr c;
 
+	bool bare = strchr(n->text, ':') != NULL && n->text[0] != '[';
+
 	if (n->len > 0 && without_port(n->text))
-		return fail_at(l, n, "`%s` has no port: write `%s%s%s:25`", n->shown,
-			strchr(n->text, ':') != NULL && n->text[0] != '[' ? "[" : "", n->shown,
-			strchr(n->text, ':') != NULL && n->text[0] != '[' ? "]" : "");
+		return fail_at(l, n, "`%s` has no port: write `%s%s%s:%s`", n->shown,
+			bare ? "[" : "", n->shown, bare ? "]" : "",
+			k->type == TYPE_ENDPOINT ? "PORT" : "25");
 	if (looks_like_name(n->text))
 		return fail_at(l, n,
 			"`%s` is a name; this version of ringpost does not look names up: write "
-			"an address such as 192.0.2.1:25, [2001:db8::1]:25 or unix:/path",
-			n->shown);
+			"an address such as %s",
+			n->shown, conf_types[k->type].written);
 	if (!text_clean(span_of(n->text, n->len)) || !addr_parse(span_of(n->text, n->len), out))
 		return fail_at(l, n, "`%s` cannot be `%s`: write %s", k->name, n->shown,
 			conf_types[k->type].written);
@@ -272,10 +274,27 @@ void put_bind(FILE *out, const struct key *k, const void *base, int indent)
 	put_list_end(out, ls->bind_count);
 }
 
+/* Somewhere to connect to. */
+static bool set_server(
+	struct loader *l, const struct key *k, const struct node *n, struct conf_server *out)
+{
+	char buf[ADDR_TEXT_BYTES];
+
+	if (!set_addr(l, k, n, &out->addr))
+		return false;
+	/* Where we listen, port 0 asks the kernel for one. */
+	if (out->addr.sa.sa_family != AF_UNIX && addr_port(&out->addr) == 0)
+		return fail_at(l, n, "`%s`: port 0 is none", n->shown);
+	if (addr_is_wildcard(&out->addr))
+		return fail_at(l, n, "`%s` is not an address one can connect to", n->shown);
+	addr_text(&out->addr, buf);
+	out->text = arena_text(l->keep, buf, strlen(buf));
+	return true;
+}
+
 bool set_servers(struct loader *l, const struct key *k, void *base, const struct node *n)
 {
 	struct conf_upstream *u = base;
-	char buf[ADDR_TEXT_BYTES];
 	struct conf_server *v;
 	struct values in;
 	bool good = true;
@@ -285,24 +304,8 @@ bool set_servers(struct loader *l, const struct key *k, void *base, const struct
 	if (in.count > CONF_SERVERS_MAX)
 		return fail_at(l, n, "more than %u servers", CONF_SERVERS_MAX);
 	v = arena_alloc(l->keep, (in.count + 1) * sizeof(*v));
-	for (uint32_t i = 0; i < in.count; i++) {
-		if (!set_addr(l, k, in.v[i], &v[i].addr)) {
-			good = false;
-			continue;
-		}
-		/* Where we listen, port 0 asks the kernel for one. */
-		if (v[i].addr.sa.sa_family != AF_UNIX && addr_port(&v[i].addr) == 0) {
-			good = fail_at(l, in.v[i], "`%s`: port 0 is none", in.v[i]->shown);
-			continue;
-		}
-		if (addr_is_wildcard(&v[i].addr)) {
-			good = fail_at(l, in.v[i], "`%s` is not an address one can connect to",
-				in.v[i]->shown);
-			continue;
-		}
-		addr_text(&v[i].addr, buf);
-		v[i].text = arena_text(l->keep, buf, strlen(buf));
-	}
+	for (uint32_t i = 0; i < in.count; i++)
+		good &= set_server(l, k, in.v[i], &v[i]);
 	u->servers = v;
 	u->server_count = good ? in.count : 0;
 	return good;
@@ -316,6 +319,24 @@ void put_servers(FILE *out, const struct key *k, const void *base, int indent)
 	for (uint32_t i = 0; i < u->server_count; i++)
 		put_list_item(out, i, u->server_count, indent, span_str(u->servers[i].text));
 	put_list_end(out, u->server_count);
+}
+
+bool set_endpoint(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	struct conf_server server = {.text = NULL};
+
+	if (!one_value(l, k, n) || !set_server(l, k, n, &server))
+		return false;
+	*(struct conf_server *)field(k, base) = server;
+	return true;
+}
+
+void put_endpoint(FILE *out, const struct key *k, const void *base, int indent)
+{
+	const struct conf_server *server = field_const(k, base);
+
+	put_quoted(out, server->text, strlen(server->text));
+	fputc('\n', out);
 }
 
 bool set_source(struct loader *l, const struct key *k, void *base, const struct node *n)

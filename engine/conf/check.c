@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * What no single key can know: two listeners on one address, a server that is ourselves, an open
- * proxy, names that nobody uses; and the fields that follow from several keys.
+ * proxy, bounds that leave room for nothing, names that nobody uses; and the fields that follow
+ * from several keys.
  *
  * The checks run on whatever was read, also after errors, so they take nothing for granted but that
  * counts and arrays agree. Places come from the tree, by name.
@@ -72,23 +73,48 @@ static void allow_loopback(struct conf_nets *nets)
 	nets->count = ARRAY_LEN(loopback);
 }
 
+/* The hook for which its messages are kept; NULL: none. */
+static const struct conf_hook *keeper(const struct conf_listener *ls)
+{
+	for (uint32_t i = 0; i < ls->hook_count; i++)
+		if (ls->hooks[i]->mode == HOOK_HOLD_ALL)
+			return ls->hooks[i];
+	return NULL;
+}
+
 static void finish_listener(struct loader *l, struct conf_listener *ls, uint32_t index)
 {
 	ls->index = index;
 	ls->ehlo.size_max = ls->limits.message;
+	/* Clients need not send what cannot be kept. */
+	if (keeper(ls) && (ls->ehlo.size_max == 0 || ls->ehlo.size_max > l->c->hold.message))
+		ls->ehlo.size_max = l->c->hold.message;
 	ls->ehlo.show_starttls = ls->starttls == STARTTLS_PASSTHROUGH;
 	if (!ls->clients.any && ls->clients.count == 0 && only_loopback(ls))
 		allow_loopback(&ls->clients);
 }
 
+static enum conf_hook_mode mode_of(const struct conf_hook *h)
+{
+	switch (h->type) {
+	case HOOK_RULES:
+		return HOOK_STREAM;
+	case HOOK_POLICY:
+		return h->events >> CONF_END_OF_DATA & 1 ? HOOK_HOLD_END : HOOK_STREAM;
+	default:
+		return h->mode;
+	}
+}
+
 static void finish_hook(struct loader *l, struct conf_hook *h)
 {
-	static const char *const kinds[] = {[HOOK_RULES] = "rule", [HOOK_PLUGIN] = "hook"};
+	const char *kind = h->type == HOOK_RULES ? "rule" : "hook";
 	struct mark at = name_of(l, "hooks", h->name)->at;
 	struct local_reply *reply = &h->rules.reply;
 
-	h->word = arena_printf(l->keep, "%s:%s", kinds[h->type], h->name);
+	h->word = arena_printf(l->keep, "%s:%s", kind, h->name);
 	h->where = arena_printf(l->keep, "%s:%u:%u", l->d->name, at.line, at.col);
+	h->mode = mode_of(h);
 	if (h->type != HOOK_RULES)
 		return;
 	reply->word = h->word;
@@ -98,12 +124,12 @@ static void finish_hook(struct loader *l, struct conf_hook *h)
 
 void conf_finish(struct loader *l)
 {
-	for (uint32_t i = 0; i < l->c->listener_count; i++)
-		finish_listener(l, &l->listeners[i], i);
 	for (uint32_t i = 0; i < l->c->upstream_count; i++)
 		l->upstreams[i].index = i;
 	for (uint32_t i = 0; i < l->c->hook_count; i++)
 		finish_hook(l, &l->hooks[i]);
+	for (uint32_t i = 0; i < l->c->listener_count; i++)
+		finish_listener(l, &l->listeners[i], i);
 }
 
 /* ---- listeners ---- */
@@ -128,12 +154,27 @@ static void check_open(struct loader *l, const struct conf_listener *ls)
 	}
 }
 
+/* What its clients are promised, and what can be kept. */
+static void check_kept(struct loader *l, const struct conf_listener *ls, const struct node *message)
+{
+	const struct conf_hook *h = keeper(ls);
+	char buf[VALUE_TEXT_BYTES];
+
+	if (h != NULL && ls->limits.message > l->c->hold.message)
+		diag_warn(l->d, message->at,
+			"messages above %s are refused all the same: hook `%s` has them kept, and "
+			"that is the `message` of `hold`",
+			size_text(l->c->hold.message, buf), h->name);
+}
+
 static void check_listener(struct loader *l, const struct conf_listener *ls)
 {
 	const struct node *limits = value_of(l, "listeners", ls->name, "limits");
 	const struct node *message = limits != NULL ? node_get(limits, "message") : NULL;
 
 	check_open(l, ls);
+	if (message != NULL)
+		check_kept(l, ls, message);
 	if (ls->trusted.any)
 		fail_at(l, nth(value_of(l, "listeners", ls->name, "trusted"), 0),
 			"`trusted: any` would let everybody pretend to be somebody else (XCLIENT): "
@@ -216,7 +257,8 @@ static bool is_ours(const struct ring_addr *server, const struct ring_addr *bind
 	       (addr_is_loopback(server) || own_address(server));
 }
 
-static void check_loop(struct loader *l, const struct conf_server *s, const struct node *at)
+static void check_loop(struct loader *l, const struct conf_server *s, const struct node *at,
+	const char *consequence)
 {
 	for (uint32_t i = 0; i < l->c->listener_count; i++) {
 		const struct conf_listener *ls = &l->listeners[i];
@@ -224,11 +266,8 @@ static void check_loop(struct loader *l, const struct conf_server *s, const stru
 		for (uint32_t j = 0; j < ls->bind_count; j++) {
 			if (!is_ours(&s->addr, &ls->bind[j]))
 				continue;
-			fail_at(l, at,
-				"`%s` is where listener `%s` listens (line %u): mail would go "
-				"round "
-				"in a circle",
-				at->shown, ls->name, bind_place(l, ls, j)->at.line);
+			fail_at(l, at, "`%s` is where listener `%s` listens (line %u): %s",
+				at->shown, ls->name, bind_place(l, ls, j)->at.line, consequence);
 			return;
 		}
 	}
@@ -244,7 +283,7 @@ static void check_upstream(struct loader *l, const struct conf_upstream *u)
 		const struct conf_server *s = &u->servers[i];
 		sa_family_t family = s->addr.sa.sa_family;
 
-		check_loop(l, s, nth(servers, i));
+		check_loop(l, s, nth(servers, i), "mail would go round in a circle");
 		if (told || u->source == NULL || family == AF_UNIX ||
 			family == u->source->sa.sa_family)
 			continue;
@@ -266,6 +305,71 @@ static void check_rules(struct loader *l, const struct conf_hook *h)
 		fail_at(l, enhanced != NULL ? enhanced : reply,
 			"the enhanced code %s and the code %u are not of one class",
 			r->reply.enhanced, r->reply.code);
+}
+
+static void check_hook(struct loader *l, const struct conf_hook *h)
+{
+	if (h->type == HOOK_RULES)
+		check_rules(l, h);
+	/* Unset when it was refused. */
+	if (h->endpoint.text != NULL)
+		check_loop(l, &h->endpoint, value_of(l, "hooks", h->name, "endpoint"),
+			"ringpost would ask itself");
+}
+
+/* ---- messages that are kept ---- */
+
+/* A hook of mode hold-all, used or not; NULL: none. */
+static const struct conf_hook *first_keeper(const struct loader *l)
+{
+	for (uint32_t i = 0; i < l->c->hook_count; i++)
+		if (l->hooks[i].mode == HOOK_HOLD_ALL)
+			return &l->hooks[i];
+	return NULL;
+}
+
+/* The first of two keys of `hold` that is written; with defaults alone it is the hook's fault. */
+static const struct node *hold_place(
+	const struct loader *l, const char *first, const char *second, const struct conf_hook *h)
+{
+	const struct node *hold = node_get(l->root, "hold");
+	const struct node *one = hold != NULL ? node_get(hold, first) : NULL;
+	const struct node *two = hold != NULL ? node_get(hold, second) : NULL;
+
+	if (one != NULL || two != NULL)
+		return one != NULL ? one : two;
+	ASSERT(h != NULL); /* a default that contradicts another */
+	return value_of(l, "hooks", h->name, "mode");
+}
+
+static const char *shared(const struct loader *l, uint32_t workers)
+{
+	return workers > 1 ? arena_printf(l->tmp, ", in the share of each of %u workers", workers)
+			   : "";
+}
+
+/* A message is kept by one worker, and each has its share of memory and disk; where nothing is kept
+ * only what no number of workers could mend is wrong. Two spills: one would leave nothing to write
+ * a file from. */
+static void check_hold(struct loader *l)
+{
+	const struct conf *c = l->c;
+	const struct conf_hook *h = first_keeper(l);
+	uint32_t workers = h != NULL ? MAX_OF(c->cpu_count, 1u) : 1;
+	char a[VALUE_TEXT_BYTES], b[VALUE_TEXT_BYTES];
+
+	if (c->hold.memory / workers / 2 < c->hold.spill)
+		fail_at(l, hold_place(l, "memory", "spill", h),
+			"the `memory` of `hold` (%s) is too little: there must be room for twice "
+			"the `spill` (%s)%s",
+			size_text(c->hold.memory, a), size_text(c->hold.spill, b),
+			shared(l, workers));
+	if (c->hold.message > c->hold.spill + c->hold.disk / workers)
+		fail_at(l, hold_place(l, "message", "disk", h),
+			"a `message` of %s could never be kept: what is beyond its `spill` must "
+			"find room in the `disk` of `hold` (%s)%s",
+			size_text(c->hold.message, a), size_text(c->hold.disk, b),
+			shared(l, workers));
 }
 
 /* ---- what is there for nothing: only worth saying when nothing is wrong ---- */
@@ -304,8 +408,8 @@ void conf_check(struct loader *l)
 	for (uint32_t i = 0; i < l->c->upstream_count; i++)
 		check_upstream(l, &l->upstreams[i]);
 	for (uint32_t i = 0; i < l->c->hook_count; i++)
-		if (l->hooks[i].type == HOOK_RULES)
-			check_rules(l, &l->hooks[i]);
+		check_hook(l, &l->hooks[i]);
+	check_hold(l);
 	if (l->d->errors == 0)
 		warn_unused(l);
 }

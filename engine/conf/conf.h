@@ -29,6 +29,11 @@ struct conf_nets {
 	uint32_t count;
 };
 
+struct conf_server {
+	struct ring_addr addr;
+	const char *text; /* as the logs and replies show it */
+};
+
 enum conf_starttls { STARTTLS_NONE, STARTTLS_PASSTHROUGH };
 enum conf_log_format { LOG_JSON, LOG_LOGFMT };
 enum conf_log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
@@ -63,7 +68,39 @@ struct conf_rules {
 				     word: the hook's */
 };
 
-enum conf_hook_type { HOOK_RULES, HOOK_PLUGIN };
+enum conf_hook_type { HOOK_RULES, HOOK_PLUGIN, HOOK_LUA, HOOK_POLICY, HOOK_MILTER };
+
+/* What a hook gets to see of a message, and what can still be changed when it speaks. Ordered: a
+ * listener does what the last one among its hooks needs. */
+enum conf_hook_mode {
+	HOOK_STREAM,   /* the envelope; the message passes by */
+	HOOK_HOLD_END, /* the message streams past it, the end waits for its verdict */
+	HOOK_HOLD_ALL, /* the message is kept until it has spoken */
+};
+
+/* hooks: type policy: what it can be asked about. X(id, number, word): numbered as enum hook_point,
+ * which lies beyond this room (engine/hook/set.c compares). */
+#define CONF_EVENTS(X)           \
+	X(CONNECT, 0, "connect") \
+	X(EHLO, 1, "ehlo")       \
+	X(MAIL, 3, "mail")       \
+	X(RCPT, 4, "rcpt")       \
+	X(DATA, 5, "data")       \
+	X(END_OF_DATA, 6, "end-of-data")
+
+enum conf_event {
+#define X(id, number, word) CONF_##id = number,
+	CONF_EVENTS(X)
+#undef X
+};
+
+/* hooks: type milter: what it means here that a filter wants a message put aside. */
+enum conf_quarantine {
+	QUARANTINE_REJECT,
+	QUARANTINE_TEMPFAIL,
+	QUARANTINE_DISCARD,
+	QUARANTINE_ACCEPT
+};
 
 /* What it means when a hook fails, or has not answered in time. */
 enum conf_hook_failure { HOOK_FAILS_TEMPFAIL, HOOK_FAILS_ACCEPT, HOOK_FAILS_REJECT };
@@ -80,10 +117,29 @@ struct conf_hook {
 	enum conf_hook_failure on_failure; /* tempfail */
 	uint32_t deadline_ms;		   /* for one answer: 30s; rules never need it */
 	struct conf_rules rules;
-	/* HOOK_PLUGIN */
-	const char *file;		   /* absolute path of the shared object, not opened yet */
+	/* All but HOOK_RULES (which are always HOOK_STREAM) and HOOK_POLICY (HOOK_HOLD_END when it
+	 * is asked at the end of data). The others: hold-end */
+	enum conf_hook_mode mode;
+	/* HOOK_PLUGIN, HOOK_LUA */
+	const char *file;		   /* absolute path; not opened yet */
 	const struct conf_option *options; /* in the order of the file */
 	uint32_t option_count;
+	/* HOOK_LUA */
+	uint64_t budget;       /* instructions of one call: 1m */
+	uint64_t memory_bytes; /* of one worker's state: 16m */
+	/* HOOK_POLICY, HOOK_MILTER */
+	struct conf_server endpoint;
+	uint32_t connections; /* of one worker: policy 20, milter 500 */
+	uint32_t queue;	      /* questions of one worker that may wait for one: 1k */
+	uint32_t connect_ms;  /* 10s */
+	/* HOOK_POLICY */
+	uint32_t events;	    /* 1 << enum conf_event, so enum hook_point; rcpt */
+	uint32_t idle_ms, ttl_ms;   /* of a connection: 5m, 1000s */
+	const char *policy_context; /* "" */
+	/* HOOK_MILTER */
+	uint32_t content_deadline_ms; /* for the answer to the end of data: 5m */
+	enum conf_quarantine quarantine;
+	const char *daemon_name; /* macro {daemon_name}; NULL: the listener's name */
 };
 
 struct conf_listener_timeouts { /* milliseconds */
@@ -127,11 +183,6 @@ struct conf_listener {
 	uint32_t index;
 };
 
-struct conf_server {
-	struct ring_addr addr;
-	const char *text; /* as the logs and replies show it */
-};
-
 struct conf_upstream_timeouts { /* milliseconds */
 	uint32_t connect;	/* one server: 30s */
 	uint32_t greeting;	/* 5m (RFC 5321 4.5.3.2.1) */
@@ -165,6 +216,19 @@ struct conf {
 		bool pressure;		 /* shorten limits under pressure: on */
 	} limits;
 	uint32_t shutdown_grace_ms; /* 30s */
+	/* Messages that are kept (mode hold-all). */
+	struct {
+		uint64_t memory;       /* of the whole process: 256m */
+		uint64_t disk;	       /* the same: 4g */
+		uint64_t spill;	       /* of one message in memory: 256k */
+		uint64_t message;      /* of one message at all: 50m */
+		const char *directory; /* /var/tmp */
+	} hold;
+	/* Threads for plugins that may block. */
+	struct {
+		uint32_t threads; /* of the process: 8 */
+		uint32_t queue;	  /* questions that may wait for one: 1k */
+	} helpers;
 	const struct conf_listener *listeners;
 	uint32_t listener_count;
 	const struct conf_upstream *upstreams;

@@ -12,7 +12,7 @@
 /* Fields that are pointers and may be unset; all others always hold something. */
 static bool unset(const struct key *k, const void *base)
 {
-	if (k->type != TYPE_USER && k->type != TYPE_SOURCE)
+	if (k->type != TYPE_USER && k->type != TYPE_SOURCE && k->type != TYPE_TEXT)
 		return false;
 	return *(const void *const *)field_const(k, base) == NULL;
 }
@@ -134,7 +134,7 @@ static void print_bounds(const struct key *k, FILE *out)
 {
 	char lo[VALUE_TEXT_BYTES], hi[VALUE_TEXT_BYTES];
 
-	if (k->max == 0)
+	if (k->max == 0 || k->type == TYPE_WORDS)
 		return;
 	if (is_list(k->type)) {
 		fprintf(out, "at most %s", count_text(k->max, hi));
@@ -162,13 +162,15 @@ static void print_default(const struct key *k, FILE *out)
 	if (k->def == conf_required || (k->type == TYPE_NAMED && k->min > 0))
 		fputs("required", out);
 	else if (k->def != NULL)
-		fprintf(out, "`%s`", k->def);
+		fprintf(out, "`%s`", k->def[0] != 0 ? k->def : "\"\"");
 }
 
 static void print_row(const struct key *k, FILE *out)
 {
 	fprintf(out, "| `%s` | ", k->name);
-	if (k->type == TYPE_WORD)
+	if (k->type == TYPE_WORDS)
+		fputs("list of ", out);
+	if (k->words != NULL)
 		print_words(k, out);
 	else
 		fputs(conf_types[k->type].name, out);

@@ -159,13 +159,33 @@ bool scalar_reply(struct loader *l, void *base, const struct node *n)
 
 /* ---- one mapping ---- */
 
-/* A key that is at home somewhere else. */
-static const char *home_of(const char *name)
+/* "a", "a or b", "a, b or c" */
+static const char *in_words(struct loader *l, const char *const *v, size_t count)
 {
-	for (size_t i = 0; i < conf_key_count; i++)
-		if (conf_keys[i].type != TYPE_LATER && strcmp(conf_keys[i].name, name) == 0)
-			return conf_scopes[conf_keys[i].scope].path;
-	return NULL;
+	const char *all = v[0];
+
+	for (size_t i = 1; i < count; i++)
+		all = arena_printf(l->tmp, "%s%s%s", all, i + 1 < count ? ", " : " or ", v[i]);
+	return all;
+}
+
+/* Where else a key of that name is at home; NULL: nowhere. */
+static const char *homes_of(struct loader *l, const char *name)
+{
+	const char *paths[SCOPE_COUNT];
+	size_t count = 0;
+
+	for (size_t i = 0; i < conf_key_count; i++) {
+		const char *path = conf_scopes[conf_keys[i].scope].path;
+
+		if (conf_keys[i].type == TYPE_LATER || strcmp(conf_keys[i].name, name) != 0)
+			continue;
+		if (path[0] == 0)
+			path = "the top of the file";
+		if (count == 0 || strcmp(paths[count - 1], path) != 0)
+			paths[count++] = path;
+	}
+	return count > 0 ? in_words(l, paths, count) : NULL;
 }
 
 #define SCOPE_KEYS_MAX 32
@@ -174,7 +194,7 @@ static const char *home_of(const char *name)
 static void unknown_key(
 	struct loader *l, const struct job *j, enum scope more, const struct node *key)
 {
-	const char *known[SCOPE_KEYS_MAX], *near, *home = home_of(key->text);
+	const char *known[SCOPE_KEYS_MAX], *near, *home = homes_of(l, key->text);
 	size_t count = 0, at = 0;
 	char all[512] = "";
 
@@ -195,13 +215,9 @@ static void unknown_key(
 			"merge keys are not supported: an alias can stand for a whole value");
 	else if (near != NULL)
 		fail_at(l, key, "unknown key `%s`, did you mean `%s`?", key->shown, near);
-	else if (home != NULL && home[0] != 0)
+	else if (home != NULL)
 		fail_at(l, key, "unknown key `%s`: it belongs to %s; here there are %s", key->shown,
 			home, all);
-	else if (home != NULL)
-		fail_at(l, key,
-			"unknown key `%s`: it stands at the top of the file; here there are %s",
-			key->shown, all);
 	else
 		fail_at(l, key, "unknown key `%s`: here there are %s", key->shown, all);
 }
@@ -210,36 +226,42 @@ static void unknown_key(
 static bool foreign_key(
 	struct loader *l, const struct job *j, enum scope more, const struct node *key)
 {
-	const char *gate = conf_scopes[j->scope].gate;
+	const char *gate = conf_scopes[j->scope].gate, *owners[SCOPE_COUNT];
+	size_t count = 0;
 
-	for (unsigned s = 0; s < SCOPE_COUNT; s++) {
-		if (!scope_adds((enum scope)s, j->scope) ||
-			key_find((enum scope)s, key->text) == NULL)
-			continue;
+	for (unsigned s = 0; s < SCOPE_COUNT; s++)
+		if (scope_adds((enum scope)s, j->scope) &&
+			key_find((enum scope)s, key->text) != NULL)
+			owners[count++] = conf_scopes[s].when;
+	if (count > 0)
 		fail_at(l, key, "`%s` is a key of %s %s, and `%s` is of %s %s: %s", key->shown,
-			gate, conf_scopes[s].when, j->name->shown, gate, conf_scopes[more].when,
-			conf_scopes[more].which);
-		return true;
-	}
-	return false;
+			gate, in_words(l, owners, count), j->name->shown, gate,
+			conf_scopes[more].when, conf_scopes[more].which);
+	return count > 0;
 }
 
-/* Also those of keys that the gate will shut out: what nobody may set has its default, too. */
-static void set_defaults(struct loader *l, const struct job *j)
+static void set_defaults(struct loader *l, enum scope s, void *base)
 {
-	if (conf_scopes[j->scope].start != NULL)
-		conf_scopes[j->scope].start(j->base);
 	for (size_t i = 0; i < conf_key_count; i++) {
 		const struct key *k = &conf_keys[i];
 		bool good;
 
-		if ((k->scope != j->scope && !scope_adds(k->scope, j->scope)) || k->def == NULL ||
-			k->def == conf_required)
+		if (k->scope != s || k->def == NULL || k->def == conf_required)
 			continue;
-		good = set_text(
-			l, k->scope, k->name, j->base, (struct mark){0, 0}, span_str(k->def));
+		good = set_text(l, s, k->name, base, (struct mark){0, 0}, span_str(k->def));
 		ASSERT(good); /* a default that its own row refuses */
 	}
+}
+
+/* Also of keys that the gate will shut out: what nobody may set has a default, too. Where it lets
+ * in one of several scopes that share a field, its default is set again (read_map). */
+static void start_map(struct loader *l, const struct job *j)
+{
+	if (conf_scopes[j->scope].start != NULL)
+		conf_scopes[j->scope].start(j->base);
+	for (unsigned s = 0; s < SCOPE_COUNT; s++)
+		if (s == j->scope || scope_adds((enum scope)s, j->scope))
+			set_defaults(l, (enum scope)s, j->base);
 }
 
 /* Is that an error? */
@@ -288,8 +310,10 @@ static void read_map(struct loader *l, const struct job *j)
 	if (!read_scope(l, j, j->scope))
 		return;
 	more = scope_more(j->scope, j->base);
-	if (more != j->scope)
+	if (more != j->scope) {
+		set_defaults(l, more, j->base);
 		read_scope(l, j, more);
+	}
 	for (const struct item *i = j->map != NULL ? j->map->first : NULL; i != NULL; i = i->next)
 		if (key_find(j->scope, i->key->text) == NULL &&
 			key_find(more, i->key->text) == NULL && !foreign_key(l, j, more, i->key))
@@ -300,7 +324,7 @@ static void run_job(struct loader *l, struct job *j)
 {
 	const struct scope_row *row = &conf_scopes[j->scope];
 
-	set_defaults(l, j);
+	start_map(l, j);
 	if (j->map != NULL && j->map->kind != NODE_MAP) {
 		if (j->map->bad)
 			return;

@@ -9,6 +9,7 @@
 
 #define SECONDS(n) ((uint64_t)(n)*1000)
 #define HOURS(n) ((uint64_t)(n)*3600 * 1000)
+#define KIB(n) ((uint64_t)(n) << 10)
 #define MIB(n) ((uint64_t)(n) << 20)
 #define GIB(n) ((uint64_t)(n) << 30)
 
@@ -71,11 +72,31 @@ static const struct word words_balance[] = {
 static const struct word words_hook[] = {
 	{"rules", HOOK_RULES, NULL},
 	{"plugin", HOOK_PLUGIN, NULL},
-	{"policy", 0,
-		"this version of ringpost has no policy hooks yet: type can be rules or plugin"},
-	{"milter", 0,
-		"this version of ringpost has no milter hooks yet: type can be rules or plugin"},
-	{"lua", 0, "this version of ringpost has no Lua hooks yet: type can be rules or plugin"},
+	{"lua", HOOK_LUA, NULL},
+	{"policy", HOOK_POLICY, NULL},
+	{"milter", HOOK_MILTER, NULL},
+	{NULL, 0, NULL},
+};
+
+static const struct word words_hook_mode[] = {
+	{"stream", HOOK_STREAM, NULL},
+	{"hold-end", HOOK_HOLD_END, NULL},
+	{"hold-all", HOOK_HOLD_ALL, NULL},
+	{NULL, 0, NULL},
+};
+
+static const struct word words_events[] = {
+#define X(id, number, word) {word, CONF_##id, NULL},
+	CONF_EVENTS(X)
+#undef X
+		{NULL, 0, NULL},
+};
+
+static const struct word words_quarantine[] = {
+	{"reject", QUARANTINE_REJECT, NULL},
+	{"tempfail", QUARANTINE_TEMPFAIL, NULL},
+	{"discard", QUARANTINE_DISCARD, NULL},
+	{"accept", QUARANTINE_ACCEPT, NULL},
 	{NULL, 0, NULL},
 };
 
@@ -98,6 +119,9 @@ static const struct word words_failure[] = {
 		.def = dflt, .min = lo, .max = hi, .unit = u},
 #define WORD(s, key, strct, member, w, dflt, txt) \
 	{COMMON(s, key, TYPE_WORD, txt), FIELD(strct, member), .def = dflt, .words = w, .unit = ""},
+#define WORDS(s, key, strct, member, w, dflt, txt)                                     \
+	{COMMON(s, key, TYPE_WORDS, txt), FIELD(strct, member), .def = dflt, .min = 1, \
+		.max = ARRAY_LEN(w) - 1, .words = w, .unit = ""},
 #define FIXED(s, key, w, dflt, txt) \
 	{COMMON(s, key, TYPE_WORD, txt), .def = dflt, .words = w, .unit = ""},
 #define MAP(s, key, in, txt) {COMMON(s, key, TYPE_MAP, txt), .sub = in, .unit = ""},
@@ -116,6 +140,8 @@ const struct scope_row conf_scopes[SCOPE_COUNT] = {
 	[SCOPE_ROOT] = {.path = ""},
 	[SCOPE_LOG] = {.path = "log"},
 	[SCOPE_LIMITS] = {.path = "limits"},
+	[SCOPE_HOLD] = {.path = "hold"},
+	[SCOPE_HELPERS] = {.path = "helpers"},
 	[SCOPE_LISTENER] = {.path = "listeners.<name>", .start = start_listener},
 	[SCOPE_STARTTLS] = {.path = "listeners.<name>.starttls",
 		.gate = "mode",
@@ -134,6 +160,19 @@ const struct scope_row conf_scopes[SCOPE_COUNT] = {
 		.within = SCOPE_HOOK,
 		.when = "plugin",
 		.which = "a shared object, which decides and words its replies by itself"},
+	[SCOPE_HOOK_LUA] = {.path = "hooks.<name>",
+		.within = SCOPE_HOOK,
+		.when = "lua",
+		.which = "a script, which decides and words its replies by itself"},
+	[SCOPE_HOOK_POLICY] = {.path = "hooks.<name>",
+		.within = SCOPE_HOOK,
+		.when = "policy",
+		.which = "a policy server, which is asked about the envelope and never sees a "
+			 "message"},
+	[SCOPE_HOOK_MILTER] = {.path = "hooks.<name>",
+		.within = SCOPE_HOOK,
+		.when = "milter",
+		.which = "a mail filter, which says by itself what it wants to see"},
 };
 
 const struct type_row conf_types[TYPE_KINDS] = {
@@ -143,6 +182,7 @@ const struct type_row conf_types[TYPE_KINDS] = {
 	[TYPE_DURATION] = {"duration", "`500ms`, `30s`, `5m` or `2h`", set_duration, put_duration},
 	[TYPE_RATE] = {"rate", "`10/s`, `600/min` or `5k/h`", set_rate, put_rate},
 	[TYPE_WORD] = {"word", "", set_word, put_word},
+	[TYPE_WORDS] = {"words", "`rcpt` or `[mail, rcpt]`", set_words, put_words},
 	[TYPE_CPUS] = {"CPUs", "`auto`, `4` or `0-7,^3`", set_cpus, put_cpus},
 	[TYPE_USER] = {"user name", "`ringpost`", set_user, put_user},
 	[TYPE_LOG_TO] = {"destination", "`stderr` or `file:/var/log/ringpost.log`", set_log_to,
@@ -153,6 +193,8 @@ const struct type_row conf_types[TYPE_KINDS] = {
 		set_bind, put_bind},
 	[TYPE_SERVERS] = {"server addresses",
 		"`192.0.2.1:25`, `\"[2001:db8::1]:25\"` or `unix:/path`", set_servers, put_servers},
+	[TYPE_ENDPOINT] = {"server address", "`127.0.0.1:10023`, `\"[::1]:10023\"` or `unix:/path`",
+		set_endpoint, put_endpoint},
 	[TYPE_SOURCE] = {"local address", "`192.0.2.1` or `2001:db8::1`", set_source, put_source},
 	[TYPE_EXTENSIONS] = {"keywords", "`{KEYWORD: pass, OTHER: strip}`", set_extensions,
 		put_extensions},
@@ -167,7 +209,9 @@ const struct type_row conf_types[TYPE_KINDS] = {
 	[TYPE_CODE] = {"reply code", "`550`", set_code, put_code},
 	[TYPE_ENHANCED] = {"enhanced code", "`5.7.1`", set_enhanced, put_enhanced},
 	[TYPE_TEXT] = {"text", "`refused by policy`", set_line, put_line},
-	[TYPE_PATH] = {"path", "`/usr/lib/ringpost/name.so`", set_path, put_path},
+	[TYPE_PATH] = {"path",
+		"`/usr/lib/ringpost/name.so`, `/etc/ringpost/name.lua` or `/var/tmp`", set_path,
+		put_path},
 	[TYPE_OPTIONS] = {"options", "`{name: value, other: \"5\"}`", set_options, put_options},
 	[TYPE_MAP] = {"mapping", "", set_map, NULL},
 	[TYPE_NAMED] = {"named mappings", "", set_named, NULL},

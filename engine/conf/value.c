@@ -340,19 +340,29 @@ static bool unknown_word(struct loader *l, const struct key *k, const struct nod
 	return fail_at(l, n, "`%s` cannot be `%s`: it can be %s", k->name, n->shown, all);
 }
 
-bool set_word(struct loader *l, const struct key *k, void *base, const struct node *n)
+/* NULL after an error. */
+static const struct word *known_word(struct loader *l, const struct key *k, const struct node *n)
 {
-	if (!one_value(l, k, n))
-		return false;
 	for (const struct word *w = k->words; w->word != NULL; w++) {
 		if (strcmp(w->word, n->text) != 0)
 			continue;
-		if (w->later != NULL)
-			return fail_at(l, n, "%s", w->later);
-		store(k, base, (uint64_t)w->value);
-		return true;
+		if (w->later == NULL)
+			return w;
+		fail_at(l, n, "%s", w->later);
+		return NULL;
 	}
-	return unknown_word(l, k, n);
+	unknown_word(l, k, n);
+	return NULL;
+}
+
+bool set_word(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	const struct word *w = one_value(l, k, n) ? known_word(l, k, n) : NULL;
+
+	if (w == NULL)
+		return false;
+	store(k, base, (uint64_t)w->value);
+	return true;
 }
 
 const char *word_stored(const struct key *k, const void *base)
@@ -370,6 +380,41 @@ const char *word_stored(const struct key *k, const void *base)
 void put_word(FILE *out, const struct key *k, const void *base, int indent)
 {
 	fprintf(out, "%s\n", word_stored(k, base));
+}
+
+/* Several of them: a bit for each. */
+bool set_words(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	struct values in;
+	uint64_t mask = 0;
+	bool good = true;
+
+	if (!many_values(l, k, n, &in))
+		return false;
+	for (uint32_t i = 0; i < in.count; i++) {
+		const struct word *w = known_word(l, k, in.v[i]);
+		uint64_t bit = w != NULL ? 1ull << w->value : 0;
+
+		if ((mask & bit) != 0)
+			fail_at(l, in.v[i], "`%s` is in the list twice", in.v[i]->shown);
+		good &= w != NULL && (mask & bit) == 0;
+		mask |= bit;
+	}
+	if (good)
+		store(k, base, mask);
+	return good;
+}
+
+void put_words(FILE *out, const struct key *k, const void *base, int indent)
+{
+	uint64_t mask = fetch(k, base);
+	uint32_t count = (uint32_t)__builtin_popcountll(mask), i = 0;
+
+	put_list_start(out, count);
+	for (const struct word *w = k->words; w->word != NULL; w++)
+		if ((mask >> w->value & 1) != 0)
+			put_list_item(out, i++, count, indent, span_str(w->word));
+	put_list_end(out, count);
 }
 
 /* ---- CPUs ---- */
@@ -687,9 +732,15 @@ static bool short_enough(struct loader *l, const struct key *k, const struct nod
 					   k->name, n->len, (unsigned long)k->max);
 }
 
+/* A pair of quotes with nothing between them, where that is a value. */
+static bool empty_text(const struct key *k, const struct node *n)
+{
+	return k->min == 0 && !n->bad && n->kind == NODE_SCALAR && n->len == 0 && !node_null(n);
+}
+
 bool set_line(struct loader *l, const struct key *k, void *base, const struct node *n)
 {
-	if (!one_value(l, k, n) || !short_enough(l, k, n))
+	if (!empty_text(k, n) && !(one_value(l, k, n) && short_enough(l, k, n)))
 		return false;
 	if (!printable(n->text, n->len))
 		return fail_at(l, n, "`%s` must be one line of printable ASCII", k->name);

@@ -24,6 +24,7 @@
 #define LOG_DRAIN_MS 50
 #define OWN_LOG_BYTES (64u << 10)
 #define BIND_TRIES 20
+#define LAST_NEWS_MS 1000 /* what threads of hooks have at least, however hurried the end is */
 #define BIND_RETRY_MS 50
 
 struct control {
@@ -39,7 +40,7 @@ struct control {
 	struct stat_table stats;
 	int signal_fd, wake_fd;
 	uint64_t kill_at_ms; /* 0: never */
-	bool draining, killing, lost_told;
+	bool draining, killing, at_once, lost_told;
 };
 
 static uint64_t clock_ms(clockid_t id)
@@ -224,6 +225,24 @@ static void record_stop(struct control *c)
 	log_end(&rec, &c->stats);
 }
 
+/* What plugins have counted: a record for each hook that has counters. */
+static void record_hooks(struct control *c)
+{
+	struct log_rec rec;
+	const char *name;
+	uint64_t value;
+
+	for (uint32_t h = 0; h < c->conf->hook_count; h++) {
+		if (!hook_set_counter(c->hooks, h, 0, &value) ||
+			!begin(c, &rec, LOG_EV_COUNTERS))
+			continue;
+		log_cstr(&rec, "hook", c->conf->hooks[h].name);
+		for (uint32_t i = 0; (name = hook_set_counter(c->hooks, h, i, &value)); i++)
+			log_u64(&rec, name, value);
+		log_end(&rec, &c->stats);
+	}
+}
+
 /* Told where somebody may still see it: the log itself is what fails. */
 static void tell_lost(struct control *c)
 {
@@ -319,6 +338,7 @@ static void start_drain(struct control *c, uint32_t grace_ms)
 	struct log_rec rec;
 
 	if (c->draining) {
+		c->at_once = true;
 		start_kill(c);
 		return;
 	}
@@ -415,6 +435,39 @@ static void loop(struct control *c)
 	}
 }
 
+/* No worker is left. Threads that hooks have of us may still be at their last events: they have
+ * what is left of the grace. NULL: they are done. Else the name of a hook that does not come back.
+ */
+static const char *settle_hooks(struct control *c)
+{
+	uint64_t least_ms = clock_ms(CLOCK_MONOTONIC) + LAST_NEWS_MS;
+	const char *hook;
+
+	while ((hook = hook_set_settle(c->hooks, LOG_DRAIN_MS))) {
+		uint64_t now = clock_ms(CLOCK_MONOTONIC);
+
+		read_signals(c);
+		drain_logs(c);
+		/* QUIT: without limit, but for a second signal. */
+		if (now >= least_ms && (c->at_once || (c->kill_at_ms && now >= c->kill_at_ms)))
+			break;
+	}
+	return hook;
+}
+
+static void record_hang(struct control *c, const char *hook)
+{
+	struct log_rec rec;
+
+	fprintf(stderr, "ringpost: hook %s: an event does not come back: ending without it\n",
+		hook);
+	if (!begin(c, &rec, LOG_EV_HOOK_ERROR))
+		return;
+	log_cstr(&rec, "hook", hook);
+	log_cstr(&rec, "text", "an event does not come back: ending without it");
+	log_end(&rec, &c->stats);
+}
+
 /* ---- start ---- */
 
 static bool block_signals(struct control *c)
@@ -453,17 +506,22 @@ static void tell_start(struct control *c)
 		warn(c, "running as root: `user:` names somebody with less to lose");
 	else if (c->conf->user)
 		warn(c, "not started as root: `user:` does nothing");
-	if (!c->limits.sessions_cut)
-		return;
-	snprintf(text, sizeof(text),
-		"RLIMIT_NOFILE %llu leaves room for %u sessions, not the %u configured: raise it "
-		"(LimitNOFILE)",
-		(unsigned long long)c->limits.nofile, c->limits.sessions, c->conf->limits.sessions);
-	warn(c, text);
+	if (c->limits.cut == LIMITS_NOFILE)
+		snprintf(text, sizeof(text),
+			"RLIMIT_NOFILE %llu leaves room for %u sessions, not the %u configured: "
+			"raise it (LimitNOFILE)",
+			(unsigned long long)c->limits.nofile, c->limits.sessions,
+			c->conf->limits.sessions);
+	else if (c->limits.cut == LIMITS_RING)
+		snprintf(text, sizeof(text), "a ring serves %u sessions, not the %u configured",
+			c->limits.sessions, c->conf->limits.sessions);
+	if (c->limits.cut != LIMITS_FIT)
+		warn(c, text);
 }
 
 static int serve(struct control *c)
 {
+	const char *hang;
 	int code = EXIT_RAN;
 
 	if (start_workers(c)) {
@@ -475,9 +533,17 @@ static int serve(struct control *c)
 		order_all(c, ORDER_KILL);
 	}
 	join_workers(c);
-	if (code == EXIT_RAN)
+	hang = settle_hooks(c);
+	if (hang)
+		record_hang(c, hang);
+	if (code == EXIT_RAN) {
 		record_stop(c);
+		record_hooks(c);
+	}
 	drain_logs(c);
+	/* Threads are still inside of a plugin: nothing may be pulled from under them. */
+	if (hang)
+		_exit(code);
 	return code;
 }
 

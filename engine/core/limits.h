@@ -9,9 +9,15 @@
 #include "engine/conf/conf.h"
 #include "engine/session/session.h"
 
+enum limits_cut {
+	LIMITS_FIT,
+	LIMITS_NOFILE, /* for want of descriptors */
+	LIMITS_RING,   /* a ring has no more operations */
+};
+
 struct process_limits {
 	uint32_t sessions;		/* effective, of the process */
-	bool sessions_cut;		/* fewer than configured, for want of descriptors */
+	enum limits_cut cut;		/* why they are fewer than configured */
 	uint64_t nofile, nofile_needed; /* to serve anybody at all */
 	struct ring_conf ring;		/* per worker */
 	struct sess_core_conf worker;
@@ -20,6 +26,8 @@ struct process_limits {
 
 /* Raises RLIMIT_NOFILE to its hard limit first. */
 void limits_plan(const struct conf *c, struct process_limits *out);
+/* The same with so many descriptors, whatever the process may have. */
+void limits_plan_with(const struct conf *c, uint64_t nofile, struct process_limits *out);
 uint32_t limits_addresses(const struct conf *c); /* bound by all listeners together */
 
 #endif

@@ -200,6 +200,7 @@ static bool set_up(struct worker *w)
 	const struct sess_admission adm = {clients_admit, clients_release, w->wc.clients};
 
 	w->wc.sessions.worker = w->wc.index;
+	w->wc.sessions.workers = w->wc.conf->cpu_count;
 	w->ring = ring_open(&w->wc.ring, &w->barrier);
 	if (!w->ring)
 		return false;
@@ -222,7 +223,10 @@ static bool set_up(struct worker *w)
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
+	char name[16];
 
+	snprintf(name, sizeof(name), "worker-%u", w->wc.index);
+	(void)pthread_setname_np(pthread_self(), name);
 	pin(w);
 	if (!set_up(w)) {
 		set_state(w, WORKER_FAILED);
@@ -237,6 +241,8 @@ static void *worker_main(void *arg)
 			set_state(w, WORKER_DRAINED);
 	}
 	while (accepting(w) || !sess_none_left(&w->core))
+		sess_core_turn(&w->core);
+	while (!sess_core_idle(&w->core))
 		sess_core_turn(&w->core);
 	refuse_orders(w);
 	timer_stop(&w->core.timers, &w->pressure_timer);

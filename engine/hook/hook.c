@@ -1,25 +1,16 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Asking, waiting, answering: see hook.h. A question that waits is a call: it remembers which hook
- * of the listener it has come to, and has a deadline. Its slot carries a generation, so that an
- * answer that comes too late finds nobody (counted). Answers of other threads come by mailbox.
+ * Asking: see hook.h. The hooks of a listener one after the other, what they say put together: the
+ * first objection stands, changes add up, and a hook is asked about the event as those before it
+ * have changed it. What waits is in call.c.
  *
- * Failure modes: no room for a call, a deadline that passes, a hook that fails: what `on-failure`
- * of the hook says; no room for what it says: the usual words.
+ * Failure modes: a hook that fails, or changes what cannot be changed there: what its `on-failure`
+ * says; no room for what it says: the usual words.
  */
 #include "engine/hook/hook_int.h"
 
-#include "engine/hook/ringpost.h"
+#include "engine/smtp/octets.h"
 #include "engine/smtp/reply.h"
-
-#define BOX_CAPACITY_MIN 1024u
-#define LINES_MAX 256u
-#define COMPLAINT_EACH_US 1000000u
-
-static const struct local_reply failed_soft = {
-	451, "4.3.0", "message inspection is not available, try again later", "hook-failed"};
-static const struct local_reply failed_hard = {
-	554, "5.3.0", "message inspection is not available", "hook-failed"};
 
 /* One that a hook made up; lives until the session points to none of them. */
 struct hook_reply {
@@ -66,6 +57,7 @@ static const struct local_reply *usual(enum hook_verdict_kind kind)
 		[VERDICT_REJECT] = {550, "5.7.1", "refused by policy", "hook"},
 		[VERDICT_TEMPFAIL] = {450, "4.7.1", "try again later", "hook"},
 		[VERDICT_DROP] = {421, "4.7.1", "closing connection", "hook"},
+		[VERDICT_DISCARD] = {250, "2.0.0", "message accepted", "hook"},
 	};
 
 	return &replies[kind];
@@ -105,299 +97,268 @@ void hook_forget_replies(struct hook_core *c, struct hook_seat *seat)
 	}
 }
 
-/* ---- calls ---- */
+/* ---- changes ---- */
 
-static struct hook_call *take_call(struct hook_core *c)
+size_t hook_changed_args(const struct hook_edits *edits, const struct smtp_path *was, bool is_rcpt,
+	uint8_t *out, size_t max)
 {
-	struct hook_call *call = c->calls_free;
+	struct hook_edit e;
+	struct span mailbox = was->mailbox, params = was->params;
+	size_t n;
 
-	if (call)
-		c->calls_free = call->next_free;
-	else if (c->calls_fresh < c->calls_max)
-		call = &c->calls[c->calls_fresh++];
-	return call;
+	if (hook_edits_last(edits, EDIT_ADDRESS, &e))
+		mailbox = e.value;
+	if (hook_edits_last(edits, EDIT_PARAMS, &e))
+		params = e.value;
+	params = span_trim(params);
+	n = (size_t)snprintf((char *)out, max, "%s:<%.*s>%s%.*s", is_rcpt ? "TO" : "FROM",
+		(int)mailbox.n, (const char *)mailbox.p, params.n ? " " : "", (int)params.n,
+		(const char *)params.p);
+	return n < max ? n : 0;
 }
 
-static struct hook_call *call_at(const struct hook_core *c, const struct hook_token *t)
-{
-	struct hook_call *call = t->slot < c->calls_fresh ? &c->calls[t->slot] : NULL;
+#define PATH_EDITS (1u << EDIT_ADDRESS | 1u << EDIT_PARAMS)
 
-	return call && call->seat && call->generation == t->generation && !call->answered ? call
-											  : NULL;
+/* The event as it is behind the changes made so far. */
+struct changed_event {
+	struct hook_event ev;
+	struct smtp_path path;
+	uint8_t args[SMTP_PATH_BYTES_MAX + HOOK_PARAMS_BYTES_MAX];
+};
+
+static const struct hook_event *as_changed(
+	const struct hook_event *ev, const struct hook_seat *seat, struct changed_event *to)
+{
+	bool is_rcpt = ev->point == HOOK_RCPT;
+	size_t n;
+
+	if (LIKELY(!seat->edits) || !ev->path || !(hook_edits_kinds(seat->edits) & PATH_EDITS))
+		return ev;
+	n = hook_changed_args(seat->edits, ev->path, is_rcpt, to->args, sizeof(to->args));
+	/* Each was judged; both together may still be more than there is room for. */
+	if (n == 0 || smtp_path_parse(span_of(to->args, n), is_rcpt, &to->path) != PATH_OK)
+		return ev;
+	to->ev = *ev;
+	to->ev.path = &to->path;
+	return &to->ev;
 }
 
-static void free_call(struct hook_call *call)
+static bool only_on_top(const struct hook_edits *edits)
 {
-	struct hook_core *c = call->core;
+	struct hook_edit e;
 
-	timer_stop(c->timers, &call->timer);
-	call->seat->call = NULL;
-	call->seat = NULL;
-	call->next_free = c->calls_free;
-	c->calls_free = call;
-	STAT_DEC(c->stats, hooks_now);
-}
-
-void hook_forget_call(struct hook_core *c, struct hook_seat *seat)
-{
-	if (seat->call)
-		free_call(seat->call);
-}
-
-bool hook_answered(const struct hook_seat *seat)
-{
-	return seat->call->answered;
-}
-
-/* What `on-failure` says instead of an answer. */
-static void outcome(const struct hook *h, struct hook_verdict *v)
-{
-	memset(v, 0, sizeof(*v));
-	switch (h->conf->on_failure) {
-	case HOOK_FAILS_ACCEPT:
-		break;
-	case HOOK_FAILS_TEMPFAIL:
-		v->kind = VERDICT_TEMPFAIL;
-		v->reply = &failed_soft;
-		break;
-	case HOOK_FAILS_REJECT:
-		v->kind = VERDICT_REJECT;
-		v->reply = &failed_hard;
-		break;
-	}
-}
-
-void hook_complain(
-	struct hook_core *c, const struct hook *h, enum hook_point point, const char *what)
-{
-	static const char *const names[] = {
-#define X(id, name) name,
-		HOOK_POINTS(X)
-#undef X
-	};
-	uint64_t now = ring_now_us(c->ring);
-	char line[128];
-
-	if (now < c->quiet_until_us[h->index])
-		return;
-	c->quiet_until_us[h->index] = now + COMPLAINT_EACH_US;
-	snprintf(line, sizeof(line), "%s: %s", names[point], what);
-	hook_log(h, RINGPOST_LOG_WARN, line);
-}
-
-static void settle_call(struct hook_call *call)
-{
-	timer_stop(call->core->timers, &call->timer);
-	call->answered = true;
-	call->core->wake(call->seat);
-}
-
-static void too_late(struct timer *t)
-{
-	struct hook_call *call = CONTAINER_OF(t, struct hook_call, timer);
-
-	STAT_INC(call->core->stats, hook_deadlines);
-	hook_complain(call->core, call->hook, (enum hook_point)call->point,
-		"no answer before its deadline");
-	outcome(call->hook, &call->verdict);
-	settle_call(call);
-}
-
-bool hook_suspend(const struct hook *h, const struct hook_ask *ask, struct hook_token *out)
-{
-	struct hook_core *c = ask->core;
-	struct hook_call *call;
-
-	ASSERT(!ask->seat->call);
-	call = take_call(c);
-	if (!call)
-		return false;
-	*call = (struct hook_call){.seat = ask->seat,
-		.core = c,
-		.hook = h,
-		.generation = call->generation + 1,
-		.point = (uint8_t)ask->ev->point};
-	timer_init(&call->timer, too_late);
-	timer_set(c->timers, &call->timer, ring_now_us(c->ring) / 1000 + h->conf->deadline_ms);
-	ask->seat->call = call;
-	STAT_INC(c->stats, hooks_now);
-	*out = (struct hook_token){c->worker, (uint32_t)(call - c->calls), call->generation};
+	for (size_t at = 0; hook_edits_next(edits, &at, &e);)
+		if (e.kind == EDIT_HEADER_INSERT && e.index > 0)
+			return false;
 	return true;
 }
 
-void hook_resume(const struct hook_ask *ask)
+/* What v->edits cannot be there; NULL: they can. */
+static const char *impossible(
+	const struct hook *h, enum hook_point point, const struct hook_edits *e)
 {
-	hook_forget_call(ask->core, ask->seat);
+	uint32_t bad = hook_edits_kinds(e) & ~hook_edits_possible(point, h->conf->mode);
+
+	for (unsigned k = 0; bad && k < EDIT_KIND_COUNT; k++)
+		if (bad & 1u << k)
+			return hook_edit_word((enum hook_edit_kind)k);
+	return point != HOOK_END_OF_DATA && !only_on_top(e) ? hook_edit_word(EDIT_HEADER_INSERT)
+							    : NULL;
 }
 
-/* ---- answers of other threads ---- */
-
-enum { POST_ANSWER = 1, POST_LOG };
-
-struct posted {
-	const struct hook *hook;
-	struct hook_token token;
-	struct hook_verdict verdict;
-};
-
-struct posted_line {
-	const struct hook *hook;
-	int level;
-	char text[];
-};
-
-static enum hook_carried post(struct hook_set *set, uint32_t worker, uint32_t kind, void *what)
+/* Takes the changes out of the verdict. */
+static void take_edits(struct hook_core *c, struct hook_seat *seat, const struct hook *h,
+	enum hook_point point, struct hook_verdict *v)
 {
-	struct hook_box *b = &set->boxes[worker];
-	enum hook_carried res = CARRIED_NOT;
+	struct hook_edits *edits = v->edits;
+	const char *bad;
+	char line[64];
 
-	pthread_mutex_lock(&b->lock);
-	if (!b->box)
-		res = CARRIED_VOID;
-	else if (mbox_post(b->box, (struct mbox_msg){.kind = kind, .ptr = what}))
-		res = CARRIED;
-	pthread_mutex_unlock(&b->lock);
-	if (res != CARRIED)
-		free(what);
-	return res;
-}
-
-enum hook_carried hook_answer(
-	const struct hook *h, const struct hook_token *t, const struct hook_verdict *v)
-{
-	struct posted *p;
-
-	if (t->worker >= h->set->workers)
-		return CARRIED_VOID;
-	p = malloc(sizeof(*p));
-	if (!p)
-		return CARRIED_NOT;
-	*p = (struct posted){h, *t, *v};
-	return post(h->set, t->worker, POST_ANSWER, p);
-}
-
-void hook_log(const struct hook *h, int level, const char *text)
-{
-	size_t n = strnlen(text, LOG_VALUE_BYTES_MAX);
-	struct posted_line *p;
-
-	/* Lines must not take the room of answers. */
-	if (__atomic_add_fetch(&h->set->lines, 1, __ATOMIC_RELAXED) > LINES_MAX ||
-		!(p = malloc(sizeof(*p) + n + 1))) {
-		__atomic_sub_fetch(&h->set->lines, 1, __ATOMIC_RELAXED);
+	v->edits = NULL;
+	if (!edits)
+		return;
+	if (v->kind != VERDICT_PASS) {
+		hook_edits_free(edits);
 		return;
 	}
-	p->hook = h;
-	p->level = level;
-	memcpy(p->text, text, n);
-	p->text[n] = '\0';
-	if (post(h->set, 0, POST_LOG, p) != CARRIED)
-		__atomic_sub_fetch(&h->set->lines, 1, __ATOMIC_RELAXED);
-}
-
-static void take_answer(struct hook_core *c, const struct posted *p)
-{
-	struct hook_call *call = call_at(c, &p->token);
-
-	/* Too late, or the answer of one who was not asked. */
-	if (!call || call->hook != p->hook) {
-		STAT_INC(c->stats, hook_late_answers);
+	bad = impossible(h, point, edits);
+	if (!bad && hook_edits_join(&seat->edits, edits))
 		return;
-	}
-	call->verdict = p->verdict;
-	settle_call(call);
-}
-
-static void take_line(struct hook_core *c, const struct posted_line *p)
-{
-	static const enum log_event events[] = {
-		LOG_EV_HOOK_ERROR, LOG_EV_HOOK_WARN, LOG_EV_HOOK_INFO};
-	struct log_rec rec;
-	size_t level = (size_t)p->level < ARRAY_LEN(events) ? (size_t)p->level : 2;
-
-	__atomic_sub_fetch(&p->hook->set->lines, 1, __ATOMIC_RELAXED);
-	if (!log_begin(&rec, c->log, events[level], ring_wall_us(c->ring)))
-		return;
-	log_cstr(&rec, "hook", p->hook->conf->name);
-	log_cstr(&rec, "text", p->text);
-	log_end(&rec, c->stats);
-}
-
-static void received(void *arg, const struct mbox_msg *m)
-{
-	if (m->kind == POST_ANSWER)
-		take_answer(arg, m->ptr);
-	else
-		take_line(arg, m->ptr);
-	free(m->ptr);
+	if (bad)
+		hook_edits_free(edits);
+	snprintf(line, sizeof(line), "%s is not possible here", bad ? bad : "so much change");
+	hook_complain(c, h, point, line);
+	STAT_INC(c->stats, hook_failures);
+	hook_failed_verdict(h, v);
 }
 
 /* ---- asking ---- */
 
-static enum hook_said say(struct hook_core *c, struct hook_seat *seat, const struct hook *h,
-	struct hook_verdict *v, const struct local_reply **no, bool *drop)
+/* What is only good for the question that was open. */
+static void question_over(struct hook_seat *seat)
 {
-	if (v->kind == VERDICT_PASS)
-		return HOOK_PASS;
-	*no = reply_of(c, seat, h, v);
-	*drop = v->kind == VERDICT_DROP;
+	seat->deferred = NULL;
+	seat->soften = 0;
+	seat->feeding = 0;
+}
+
+void hook_forget(struct hook_core *c, struct hook_seat *seat)
+{
+	hook_drop_call(seat);
+	hook_edits_free(seat->edits);
+	seat->edits = NULL;
+	question_over(seat);
+}
+
+static void soften(struct hook_verdict *v)
+{
+	v->kind = VERDICT_TEMPFAIL;
+	v->reply = NULL;
+	v->code = 0;
+	v->enhanced[0] = '\0';
+}
+
+static enum hook_said object(struct hook_core *c, struct hook_seat *seat, const struct hook *h,
+	struct hook_verdict *v, struct hook_word *word)
+{
+	if (v->kind == VERDICT_REJECT && seat->soften)
+		soften(v);
+	word->reply = reply_of(c, seat, h, v);
+	word->drop = v->kind == VERDICT_DROP;
+	if (v->kind == VERDICT_DISCARD)
+		return HOOK_DISCARD;
 	STAT_INC(c->stats, hook_refusals);
 	return HOOK_NO;
 }
 
+static enum hook_said say(struct hook_core *c, struct hook_seat *seat, const struct hook *h,
+	enum hook_point point, struct hook_verdict *v, struct hook_word *word)
+{
+	take_edits(c, seat, h, point, v);
+	switch (v->kind) {
+	case VERDICT_PASS:
+		return HOOK_PASS;
+	case VERDICT_DEFER_IF_PASS:
+		v->kind = VERDICT_TEMPFAIL;
+		if (!seat->deferred)
+			seat->deferred = reply_of(c, seat, h, v);
+		return HOOK_PASS;
+	case VERDICT_DEFER_IF_REJECT:
+		seat->soften = 1;
+		return HOOK_PASS;
+	case VERDICT_DISCARD:
+		/* There is no message that could be thrown away. */
+		if (point < HOOK_MAIL)
+			return HOOK_PASS;
+		break;
+	default:
+		break;
+	}
+	return object(c, seat, h, v, word);
+}
+
 /* The answer that was waited for; *next: where to go on behind it. */
 static enum hook_said fetch(struct hook_core *c, struct hook_seat *seat, enum hook_point point,
-	uint32_t *next, const struct local_reply **no, bool *drop)
+	uint32_t *next, struct hook_word *word)
 {
 	struct hook_call *call = seat->call;
-	struct hook_verdict v;
 	const struct hook *h = call->hook;
+	struct hook_verdict v;
 
 	ASSERT(call->point == point);
 	if (!call->answered)
 		return HOOK_LATER;
-	v = call->verdict;
 	*next = call->next;
-	free_call(call);
-	return say(c, seat, h, &v, no, drop);
+	hook_fetch_call(seat, &v);
+	return say(c, seat, h, point, &v, word);
 }
 
-static enum hook_said ask_one(const struct hook_ask *ask, struct hook *h, uint32_t next,
-	const struct local_reply **no, bool *drop)
+static enum hook_said ask_one(
+	const struct hook_ask *from, struct hook *h, uint32_t next, struct hook_word *word)
 {
+	struct changed_event changed;
+	const struct hook_ask ask = {
+		from->core, from->seat, from->lis, as_changed(from->ev, from->seat, &changed)};
 	struct hook_verdict v = {0};
 
-	switch (h->class->ask(h, ask, &v)) {
+	switch (h->class->ask(h, &ask, &v)) {
 	case REACH_PENDING:
-		ask->seat->call->next = (uint8_t)next;
+		ask.seat->call->next = (uint8_t)next;
 		return HOOK_LATER;
 	case REACH_FAILED:
-		STAT_INC(ask->core->stats, hook_failures);
-		outcome(h, &v);
+		STAT_INC(ask.core->stats, hook_failures);
+		hook_edits_free(v.edits);
+		hook_failed_verdict(h, &v);
 		break;
 	case REACH_ANSWERED:
 		break;
 	}
-	return say(ask->core, ask->seat, h, &v, no, drop);
+	return say(ask.core, ask.seat, h, ask.ev->point, &v, word);
+}
+
+static bool wants(const struct hook *h, enum hook_point point)
+{
+	return (h->wants & 1u << point) != 0;
+}
+
+/* It decides about the message as those before it have left it, and has not seen that yet. */
+static bool must_be_fed(const struct hook *h, enum hook_point point)
+{
+	return point == HOOK_END_OF_DATA && h->conf->mode == HOOK_HOLD_ALL && wants(h, HOOK_BODY);
+}
+
+static enum hook_said ask_from(
+	const struct hook_ask *ask, uint32_t i, uint32_t fed, struct hook_word *word)
+{
+	const struct hook_list *list = &ask->core->set->lists[ask->lis->index];
+	enum hook_said said = HOOK_PASS;
+
+	for (; said == HOOK_PASS && i < list->count; i++) {
+		struct hook *h = list->hooks[i];
+
+		if (!wants(h, ask->ev->point))
+			continue;
+		if (i + 1 != fed && must_be_fed(h, ask->ev->point)) {
+			ask->seat->feeding = (uint8_t)(i + 1);
+			return HOOK_FEED;
+		}
+		said = ask_one(ask, h, i + 1, word);
+	}
+	return said;
 }
 
 enum hook_said hook_ask(struct hook_core *c, struct hook_seat *seat,
-	const struct conf_listener *lis, const struct hook_event *ev, const struct local_reply **no,
-	bool *drop)
+	const struct conf_listener *lis, const struct hook_event *ev, struct hook_word *word)
 {
-	const struct hook_list *list = &c->set->lists[lis->index];
 	const struct hook_ask ask = {c, seat, lis, ev};
 	enum hook_said said = HOOK_PASS;
-	uint32_t i = 0;
+	uint32_t i = 0, fed = seat->feeding;
 
 	ASSERT(ev->point < HOOK_QUESTIONS);
+	*word = (struct hook_word){0};
 	if (seat->call)
-		said = fetch(c, seat, ev->point, &i, no, drop);
-	for (; said == HOOK_PASS && i < list->count; i++)
-		if (list->hooks[i]->wants & 1u << ev->point)
-			said = ask_one(&ask, list->hooks[i], i + 1, no, drop);
+		said = fetch(c, seat, ev->point, &i, word);
+	else if (fed > 0)
+		i = fed - 1;
+	seat->feeding = 0;
+	if (said == HOOK_PASS)
+		said = ask_from(&ask, i, fed, word);
+	if (said == HOOK_LATER || said == HOOK_FEED)
+		return said;
+	if (said == HOOK_PASS && seat->deferred) {
+		word->reply = seat->deferred;
+		STAT_INC(c->stats, hook_refusals);
+		said = HOOK_NO;
+	}
+	question_over(seat);
+	if (said != HOOK_PASS) {
+		hook_edits_free(seat->edits);
+		seat->edits = NULL;
+	}
 	return said;
 }
+
+/* ---- telling ---- */
 
 void hook_tell(struct hook_core *c, struct hook_seat *seat, const struct conf_listener *lis,
 	const struct hook_event *ev)
@@ -407,76 +368,131 @@ void hook_tell(struct hook_core *c, struct hook_seat *seat, const struct conf_li
 
 	ASSERT(ev->point >= HOOK_QUESTIONS);
 	for (uint32_t i = 0; i < list->count; i++)
-		if (list->hooks[i]->wants & 1u << ev->point)
+		if (wants(list->hooks[i], ev->point))
 			list->hooks[i]->class->tell(list->hooks[i], &ask);
+}
+
+void hook_show(struct hook_core *c, struct hook_seat *seat, const struct conf_listener *lis,
+	const struct hook_event *ev)
+{
+	const struct hook_list *list = &c->set->lists[lis->index];
+	const struct hook_ask ask = {c, seat, lis, ev};
+
+	ASSERT(ev->point == HOOK_BODY);
+	for (uint32_t i = 0; i < list->count; i++) {
+		struct hook *h = list->hooks[i];
+		bool now = seat->feeding ? seat->feeding == i + 1 : h->conf->mode == HOOK_HOLD_END;
+
+		if (now && wants(h, HOOK_BODY))
+			h->class->tell(h, &ask);
+	}
+}
+
+void hook_set_full(struct hook_core *c, struct hook_seat *seat, bool full)
+{
+	ASSERT(full || seat->full > 0);
+	if (full)
+		seat->full++;
+	else if (--seat->full == 0)
+		c->wake(seat);
+}
+
+enum conf_hook_mode hook_mode(const struct hook_core *c, const struct conf_listener *lis)
+{
+	return c->set->modes[lis->index];
+}
+
+/* ---- what a hook keeps for a session ---- */
+
+void **hook_own(const struct hook *h, const struct hook_ask *ask)
+{
+	struct hook_seat *seat = ask->seat;
+	struct hook_core *c = ask->core;
+
+	if (!seat->own) {
+		seat->own = slab_get(&c->owns);
+		if (!seat->own)
+			return NULL;
+		memset(seat->own, 0, c->set->hook_count * sizeof(*seat->own));
+	}
+	return &seat->own[h->index];
+}
+
+static void leave_all(struct hook_core *c, void **own)
+{
+	for (uint32_t i = 0; i < c->set->hook_count; i++) {
+		struct hook *h = &c->set->hooks[i];
+
+		if (own[i] && h->class->leave)
+			h->class->leave(h, c, own[i]);
+	}
 }
 
 void hook_leave(struct hook_core *c, struct hook_seat *seat)
 {
-	hook_forget_call(c, seat);
+	hook_forget(c, seat);
 	hook_forget_replies(c, seat);
-	if (seat->user)
-		slab_put(&c->users, seat->user);
-	seat->user = NULL;
+	if (!seat->own)
+		return;
+	leave_all(c, seat->own);
+	slab_put(&c->owns, seat->own);
+	seat->own = NULL;
 }
 
 /* ---- a worker's share ---- */
 
-static uint32_t capacity_for(uint32_t sessions)
+static bool begin_all(struct hook_core *c)
 {
-	uint32_t n = BOX_CAPACITY_MIN;
+	for (uint32_t i = 0; i < c->set->hook_count; i++) {
+		struct hook *h = &c->set->hooks[i];
 
-	/* One answer for each open question, and the log's lines beside them. */
-	while (n < sessions * 2)
-		n *= 2;
-	return n;
+		if (h->class->begin && !h->class->begin(h, c, &c->shares[i]))
+			return false;
+	}
+	return true;
 }
 
-bool hook_core_init(struct hook_core *c, const struct hook_worker_conf *wc, struct ring *r,
+bool hook_core_init(struct hook_core *c, const struct hook_worker_conf *wc, struct streams *streams,
 	struct timers *timers, struct stat_table *stats, struct log_buf *log)
 {
-	uint32_t n = wc->sessions_max;
+	uint32_t n = wc->sessions_max, hooks = MAX_OF(1u, wc->set->hook_count);
 
 	*c = (struct hook_core){.set = wc->set,
-		.ring = r,
+		.wants = wc->set->wants,
+		.ring = streams->ring,
+		.streams = streams,
 		.timers = timers,
 		.stats = stats,
 		.log = log,
 		.worker = wc->worker,
+		.sessions_max = n,
 		.wake = wc->wake};
-	c->wants = c->set->wants;
-	c->quiet_until_us = calloc(MAX_OF(c->set->hook_count, 1u), sizeof(*c->quiet_until_us));
-	c->calls_max = c->set->may_wait ? n : 0;
-	c->calls = calloc(MAX_OF(c->calls_max, 1u), sizeof(*c->calls));
-	if (!c->quiet_until_us || !c->calls ||
-		!slab_init(&c->replies, "hook replies", sizeof(struct hook_reply), 4 * n) ||
-		!slab_init(&c->users, "hook users", MAX_OF(1u, c->set->hook_count) * sizeof(void *),
-			n))
-		return false;
-	if (!c->set->may_wait)
-		return true;
-	c->box = mbox_open(r, capacity_for(n), received, c);
-	if (!c->box)
-		return false;
-	/* A plugin's thread, begun in its open(), may be looking already. */
-	pthread_mutex_lock(&c->set->boxes[c->worker].lock);
-	c->set->boxes[c->worker].box = c->box;
-	pthread_mutex_unlock(&c->set->boxes[c->worker].lock);
-	return true;
+	c->shares = calloc(hooks, sizeof(*c->shares));
+	return c->shares && hook_calls_init(c, n) &&
+	       slab_init(&c->replies, "hook replies", sizeof(struct hook_reply), 4 * n) &&
+	       slab_init(&c->owns, "hook owns", hooks * sizeof(void *), n) && begin_all(c);
+}
+
+bool hook_core_idle(struct hook_core *c)
+{
+	bool idle = true;
+
+	for (uint32_t i = 0; i < c->set->hook_count; i++) {
+		struct hook *h = &c->set->hooks[i];
+
+		if (c->shares[i] && h->class->wind_up)
+			idle = h->class->wind_up(h, c->shares[i]) && idle;
+	}
+	return idle;
 }
 
 void hook_core_fini(struct hook_core *c)
 {
-	if (c->box) {
-		struct hook_box *b = &c->set->boxes[c->worker];
-
-		pthread_mutex_lock(&b->lock);
-		b->box = NULL;
-		pthread_mutex_unlock(&b->lock);
-		mbox_close(c->ring, c->box);
-	}
-	slab_fini(&c->users);
+	for (uint32_t i = 0; i < c->set->hook_count; i++)
+		if (c->shares[i])
+			c->set->hooks[i].class->end(&c->set->hooks[i], c->shares[i]);
+	hook_calls_fini(c);
+	slab_fini(&c->owns);
 	slab_fini(&c->replies);
-	free(c->calls);
-	free(c->quiet_until_us);
+	free(c->shares);
 }

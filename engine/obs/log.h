@@ -29,6 +29,8 @@
 	X(LOG_EV_PRESSURE, "pressure", LOG_WARN)       \
 	X(LOG_EV_NOTE, "note", LOG_INFO)               \
 	X(LOG_EV_WARNING, "warning", LOG_WARN)         \
+	X(LOG_EV_CHANGE, "change", LOG_INFO)           \
+	X(LOG_EV_COUNTERS, "hook-counters", LOG_INFO)  \
 	X(LOG_EV_HOOK_ERROR, "hook-error", LOG_ERROR)  \
 	X(LOG_EV_HOOK_WARN, "hook-warning", LOG_WARN)  \
 	X(LOG_EV_HOOK_INFO, "hook", LOG_INFO)

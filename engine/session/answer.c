@@ -165,8 +165,11 @@ static bool answer_mail(struct session *s, struct slot *slot, const struct smtp_
 		}
 	} else {
 		txn_reject(t, "mail", r, NULL, false);
-		if (s->txn == t)
+		t->mail_refused = true;
+		if (s->txn == t) {
+			body_mail_refused(s);
 			txn_leave(s, NULL);
+		}
 	}
 	forward(s, r);
 	return true;
@@ -188,6 +191,7 @@ static bool answer_data(struct session *s, struct slot *slot, const struct smtp_
 	forward(s, r);
 	if (r->code != 354) {
 		txn_reject(slot->txn, "data", r, NULL, false);
+		change_data_undone(s, slot->txn);
 		return true;
 	}
 	/* Also behind a MAIL that was refused: the client sends a lone dot then (RFC 2920 3.1). */
@@ -201,6 +205,9 @@ static bool answer_data(struct session *s, struct slot *slot, const struct smtp_
 static bool answer_chunk(struct session *s, struct slot *slot, const struct smtp_reply *r)
 {
 	if (!final_code(r) || (r->code < 400 && !txn_committed(s, slot)))
+		return false;
+	/* Of no transaction; and it may be the last one of a message: see body_mail_refused(). */
+	if (r->code < 400 && slot->txn->mail_refused)
 		return false;
 	if (r->code >= 400)
 		txn_reject(slot->txn, "body", r, NULL, false);
@@ -228,6 +235,15 @@ static bool answer_final(struct session *s, struct slot *slot, const struct smtp
 	return true;
 }
 
+/* The client is who it has said it is. */
+static void take_identity(struct session *s)
+{
+	stash_clear(&s->auth_name, &s->core->stashes);
+	s->auth_name = s->auth_asked;
+	s->auth_asked = (struct stash){0};
+	memcpy(s->auth_by, s->auth_mech, sizeof(s->auth_by));
+}
+
 static bool answer_auth(struct session *s, struct slot *slot, const struct smtp_reply *r)
 {
 	if (r->code == 334) {
@@ -239,6 +255,8 @@ static bool answer_auth(struct session *s, struct slot *slot, const struct smtp_
 		return false;
 	s->auth_code = r->code;
 	s->bound |= r->code < 400;
+	if (r->code < 400)
+		take_identity(s);
 	forward(s, r);
 	return true;
 }
@@ -274,6 +292,7 @@ static bool answer_xclient(struct session *s, struct slot *slot, const struct sm
 	s->bound |= r->code < 400;
 	if (r->code == 220) {
 		s->hello_ok = false;
+		s->auth_by[0] = '\0'; /* it is another client from here on */
 		txn_leave(s, "xclient");
 	}
 	forward(s, r);
@@ -286,6 +305,38 @@ static bool answer_quit(struct session *s, struct slot *slot, const struct smtp_
 		return false;
 	forward(s, r);
 	sess_end(s, END_QUIT);
+	return true;
+}
+
+static bool answer_part(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	if (!final_code(r) || (r->code < 400 && !txn_committed(s, slot)))
+		return false;
+	if (r->code >= 400)
+		chunk_part_refused(s, slot->txn, r);
+	return true;
+}
+
+/* Of an envelope that was changed: all of it must be taken. */
+static bool answer_replay(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	if (!final_code(r))
+		return false;
+	if (r->code >= 400)
+		hold_envelope_refused(s, r);
+	return true;
+}
+
+static bool answer_held_data(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	if (r->code < 400 && r->code != 354)
+		return false;
+	if (r->code == 354) {
+		hold_go_ahead(s);
+		return true;
+	}
+	hold_refused(s, r, "data");
+	sess_reset_upstream(s);
 	return true;
 }
 
@@ -310,6 +361,9 @@ static answer_fn *const answers[SLOT_KIND_COUNT] = {
 	[SLOT_XCLIENT] = answer_xclient,
 	[SLOT_QUIT] = answer_quit,
 	[SLOT_DISCARD] = answer_discard,
+	[SLOT_PART] = answer_part,
+	[SLOT_REPLAY] = answer_replay,
+	[SLOT_HELD_DATA] = answer_held_data,
 };
 
 /* ---- replies that meet no command, or end everything ---- */
@@ -332,7 +386,7 @@ static void leaving(struct session *s, const struct smtp_reply *r)
 {
 	struct slot *slot = queue_head(s);
 
-	if (slot && slot->kind == SLOT_FINAL)
+	if (slot && (slot->kind == SLOT_FINAL || slot->kind == SLOT_HELD_DATA))
 		txn_reject(slot->txn, "final", r, NULL, true);
 	forward(s, r);
 	if (slot) {
@@ -367,6 +421,20 @@ static bool too_early_to_tell(const struct session *s, const struct smtp_reply *
 	       move_running(&s->up) && s->up.left == 0;
 }
 
+/* Before the end of a message that was kept has left. */
+static void held_early_reply(struct session *s, const struct smtp_reply *r)
+{
+	STAT_INC(s->core->stats, early_replies);
+	if (r->code < 400) {
+		bad_reply(s);
+		return;
+	}
+	hold_refused(s, r, "body");
+	sess_drop_link(s, LINK_DROPPED);
+	if (smtp_says_goodbye(r->code))
+		sess_end(s, END_UPSTREAM_SAID);
+}
+
 bool sess_on_reply(struct session *s, const struct smtp_reply *r)
 {
 	if (too_early_to_tell(s, r))
@@ -375,6 +443,8 @@ bool sess_on_reply(struct session *s, const struct smtp_reply *r)
 		greeting(s, r);
 	else if (s->phase == PHASE_BODY && s->q_upstream == 0)
 		body_early_reply(s, r);
+	else if (hold_sending(s) && s->q_upstream == 0)
+		held_early_reply(s, r);
 	else if (smtp_says_goodbye(r->code) && !(s->q_count && queue_head(s)->kind == SLOT_DISCARD))
 		leaving(s, r);
 	else if (s->q_upstream > 0)

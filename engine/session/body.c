@@ -25,16 +25,48 @@ static void part_begins(struct session *s)
 	s->txn->part_waited_us = stream_waited_us(&s->cli);
 }
 
-void body_begin(struct session *s)
+static void begin(struct session *s, enum body_fate fate, const struct local_reply *reply)
 {
 	scan_init(&s->txn->scan, s->lis->bare_newlines);
 	s->txn->body_begun = true;
 	s->txn->body_us = ring_now_us(s->core->ring);
 	part_begins(s);
 	s->phase = PHASE_BODY;
-	s->fate = BODY_PASS;
-	s->body_reply = NULL;
+	s->fate = (uint8_t)fate;
+	s->body_reply = reply;
 	sess_client_turn(s);
+}
+
+/* A field's name may begin with a dot. */
+static void put_fields(struct stream *to, struct span fields)
+{
+	struct dots dots = {0};
+
+	while (fields.n > 0) {
+		struct span run;
+		bool dot;
+		size_t used = dots_stuff(&dots, fields, &run, &dot);
+
+		if (dot)
+			stream_put(to, SPAN_LIT("."));
+		stream_put(to, run);
+		fields = span_drop(fields, used);
+	}
+}
+
+void body_begin(struct session *s)
+{
+	struct stash *headers = &s->txn->headers;
+
+	begin(s, BODY_PASS, NULL);
+	put_fields(&s->link->st, stash_span(headers));
+	stash_clear(headers, &s->core->stashes);
+}
+
+void body_discard(struct session *s)
+{
+	queue_local(s, &sess_replies[REPLY_GO_AHEAD]);
+	begin(s, BODY_SWALLOW, s->txn->discard);
 }
 
 /* The dot has been staged: the reply it is due goes into the queue with the transaction. */
@@ -49,23 +81,45 @@ static void finish_passed(struct session *s)
 	txn_unref(t);
 }
 
+/* All of a message that nobody gets is here. */
+static void discarded(struct session *s)
+{
+	struct txn *t = s->txn;
+
+	txn_discard(t, t->stage, t->discard);
+	s->messages++;
+	s->errors = s->junk = 0;
+}
+
+/* What the upstream has said in mid-message, or else `r`. */
+static void answer_end(struct session *s, const struct txn *t, const struct local_reply *r)
+{
+	unsigned code = t->code;
+
+	if (t->early.len == 0) {
+		queue_local(s, r);
+		return;
+	}
+	sess_put_reply(s, stash_span(&t->early), t->early_bare_lf);
+	sess_count_reply(s, code);
+	if (smtp_says_goodbye(code))
+		sess_end(s, END_UPSTREAM_SAID);
+}
+
 static void finish_swallowed(struct session *s)
 {
 	struct txn *t = s->txn;
 
+	/* DATA is waited for, so nothing stands before this reply. */
+	ASSERT(s->q_count == 0);
+	if (t->discard && s->body_reply == t->discard)
+		discarded(s);
 	s->phase = PHASE_COMMAND;
 	s->txn = NULL;
 	sess_client_turn(s);
-	/* DATA is waited for, so nothing stands before this reply. */
-	ASSERT(s->q_count == 0);
-	if (t->early.len > 0) {
-		sess_put_reply(s, stash_span(&t->early), t->early_bare_lf);
-		sess_count_reply(s, t->code);
-		if (smtp_says_goodbye(t->code))
-			sess_end(s, END_UPSTREAM_SAID);
-	} else {
-		queue_local(s, s->body_reply);
-	}
+	answer_end(s, t, s->body_reply);
+	/* When it is still there it was told the envelope only. */
+	sess_reset_upstream(s);
 	txn_unref(t);
 }
 
@@ -94,24 +148,33 @@ static void swallow_left(struct session *s)
 
 static void start_swallowing(struct session *s, const struct local_reply *r)
 {
+	if (s->txn)
+		hold_drop(s->txn);
 	s->fate = BODY_SWALLOW;
 	s->body_reply = r;
 }
 
 void body_refuse(struct session *s, const struct local_reply *r)
 {
+	bool sent = s->fate == BODY_PASS;
+
 	txn_reject(s->txn, "body", NULL, r, true);
 	start_swallowing(s, r);
-	sess_drop_link(s, LINK_DROPPED);
+	if (sent)
+		sess_drop_link(s, LINK_DROPPED);
 }
 
 void body_link_lost(struct session *s)
 {
-	if (s->phase == PHASE_BODY && s->fate == BODY_PASS) {
+	if (s->phase == PHASE_HELD) {
+		hold_link_lost(s);
+	} else if (s->phase == PHASE_BODY && s->fate != BODY_SWALLOW) {
 		txn_abort(s->txn, "body", s->lost_word);
 		start_swallowing(s, &sess_replies[REPLY_LOST]);
+	} else if (s->phase == PHASE_CHUNK && s->fate == BODY_KEEP) {
+		start_swallowing(s, &sess_replies[REPLY_LOST]);
 	} else if (s->phase == PHASE_CHUNK && s->fate == BODY_PASS) {
-		s->fate = BODY_SWALLOW;
+		s->fate = BODY_SWALLOW; /* answered in its slot */
 		if (move_running(&s->up))
 			move_stop(&s->up);
 		else
@@ -138,7 +201,7 @@ void body_early_reply(struct session *s, const struct smtp_reply *r)
 /* What forbids the piece about to leave; NULL when nothing does. */
 static const struct local_reply *objection(struct session *s, const struct scan_step *step)
 {
-	uint64_t max = s->lis->limits.message;
+	uint64_t max = hold_message_max(s);
 
 	if (step->end == SCAN_STOPPED) {
 		STAT_INC(s->core->stats, smuggling_refused);
@@ -164,12 +227,53 @@ static void pass(struct session *s, const struct scan_step *step, int32_t buf)
 		stream_put(to, step->tail);
 }
 
+static const struct local_reply *keep(struct session *s, const struct scan_step *step)
+{
+	const struct local_reply *no = NULL;
+
+	if (step->lead_cr)
+		no = hold_add(s, SPAN_LIT("\r"));
+	if (!no && step->pass.n)
+		no = hold_add(s, step->pass);
+	if (!no && step->tail.n)
+		no = hold_add(s, step->tail);
+	return no;
+}
+
+/* A CR at the end of a piece is shown with the next: it may turn out to be one of the end's. */
+static void show_piece(struct session *s, struct span piece)
+{
+	struct txn *t = s->txn;
+
+	if (piece.n == 0)
+		return;
+	if (t->cr_unseen)
+		sess_show_stuffed(s, &t->dots, SPAN_LIT("\r"));
+	t->cr_unseen = piece.p[piece.n - 1] == '\r';
+	piece.n -= t->cr_unseen;
+	sess_show_stuffed(s, &t->dots, piece);
+}
+
+/* To the hooks that see it as it comes. */
+static void show(struct session *s, const struct scan_step *step)
+{
+	/* Of the end, only its LF has come with this step. */
+	if (step->end == SCAN_DONE && s->end_held == 1)
+		s->txn->cr_unseen = false;
+	if (step->lead_cr)
+		show_piece(s, SPAN_LIT("\r"));
+	show_piece(s, step->pass);
+	show_piece(s, step->tail);
+	if (step->end == SCAN_DONE && s->txn->cr_unseen)
+		sess_show_stuffed(s, &s->txn->dots, SPAN_LIT("\r"));
+}
+
 /* ---- the end of the data, and the verdict on it ---- */
 
 /* Takes what of ".CRLF" is in this step out of it; the rest has left with an earlier one: the dot
  * at most, as a CR at the end of a piece waits in the scanner (but for `bare-newlines: pass`, whose
  * servers are strict). Without its LF it is no end to them. */
-static void hold_end(struct session *s, struct scan_step *step)
+static void hold_end_octets(struct session *s, struct scan_step *step)
 {
 	if (step->tail.n) {
 		s->end_held = (uint8_t)step->tail.n;
@@ -190,33 +294,93 @@ static void end_goes(struct session *s)
 {
 	static const char end[] = ".\r\n";
 
-	stream_put(&s->link->st, span_of(end + EOD_BYTES - s->end_held, s->end_held));
+	if (s->txn->chunked)
+		stream_put(&s->link->st, SPAN_LIT("BDAT 0 LAST\r\n"));
+	else
+		stream_put(&s->link->st, span_of(end + EOD_BYTES - s->end_held, s->end_held));
 	s->end_held = 0;
 	finish_passed(s);
 }
 
-static void end_refused(struct session *s, const struct local_reply *no)
+/* All chunks are with the upstream, which waits for the last: it can still be told to forget them.
+ */
+static void chunks_end(struct session *s, const struct local_reply *r)
 {
 	s->end_held = 0;
+	s->phase = PHASE_COMMAND;
+	sess_client_turn(s);
+	answer_end(s, s->txn, r);
+	sess_reset_upstream(s);
+	txn_leave(s, NULL);
+}
+
+static void end_refused(struct session *s, const struct local_reply *no)
+{
+	if (s->txn->chunked) {
+		txn_reject(s->txn, "body", NULL, no, true);
+		chunks_end(s, no);
+		return;
+	}
+	s->end_held = 0;
 	body_refuse(s, no);
+	finish_swallowed(s);
+}
+
+/* As if it had been refused, but for what the client hears. */
+static void end_discarded(struct session *s, const struct local_reply *r)
+{
+	s->txn->discard = r;
+	if (s->txn->chunked) {
+		txn_discard(s->txn, "body", r);
+		s->messages++;
+		s->errors = s->junk = 0;
+		chunks_end(s, r);
+		return;
+	}
+	s->end_held = 0;
+	start_swallowing(s, r);
+	sess_drop_link(s, LINK_DROPPED);
 	finish_swallowed(s);
 }
 
 /* Everything but the end has been passed. */
 static void ask_about_end(struct session *s)
 {
-	const struct local_reply *no;
+	struct hook_word word;
 
-	switch (sess_ask(s, &(struct hook_event){.point = HOOK_END_OF_DATA}, &no)) {
+	switch (sess_ask(s, &(struct hook_event){.point = HOOK_END_OF_DATA}, &word)) {
 	case HOOK_PASS:
 		end_goes(s);
 		break;
 	case HOOK_NO:
-		end_refused(s, no);
+		end_refused(s, word.reply);
+		break;
+	case HOOK_DISCARD:
+		end_discarded(s, word.reply);
 		break;
 	case HOOK_LATER:
 		break;
+	case HOOK_FEED:
+		ASSERT(false); /* only of messages that are kept: hold.c */
 	}
+}
+
+/* All of it is here. What of the end came with an earlier piece is in the spool. */
+static void all_kept(struct session *s)
+{
+	uint64_t n = hold_bytes(s) - (uint64_t)(EOD_BYTES - s->end_held);
+
+	s->end_held = 0;
+	hold_judge(s, n);
+	hold_settle(s);
+}
+
+static void keep_failed(struct session *s, const struct local_reply *no, bool done)
+{
+	s->end_held = 0;
+	body_refuse(s, no);
+	if (done)
+		finish_swallowed(s);
 }
 
 void body_settle_end(struct session *s)
@@ -226,9 +390,49 @@ void body_settle_end(struct session *s)
 		return;
 	}
 	/* The upstream was lost, or has refused it meanwhile: no verdict is needed any more. */
-	hook_forget_call(&s->core->hooks, &s->seat);
+	hook_forget(&s->core->hooks, &s->seat);
+	if (s->txn->chunked) {
+		chunks_end(s, s->body_reply);
+		return;
+	}
 	s->end_held = 0;
 	finish_swallowed(s);
+}
+
+void body_mail_refused(struct session *s)
+{
+	queue_own_part(s, s->txn);
+	if (!s->end_held)
+		return;
+	hook_forget(&s->core->hooks, &s->seat);
+	s->end_held = 0;
+	s->phase = PHASE_COMMAND;
+	sess_client_turn(s);
+}
+
+void chunk_part_refused(struct session *s, struct txn *t, const struct smtp_reply *r)
+{
+	/* The hooks have refused it already, and the client was told. */
+	if (t->settled)
+		return;
+	txn_reject(t, "body", r, NULL, true);
+	sess_put_reply(s, r->raw, r->bare_lf);
+	sess_count_reply(s, r->code);
+	/* They have passed it: whatever the server makes of "BDAT 0 LAST" now. */
+	queue_disown_final(s, t);
+	/* In mid-chunk: the rest has to go where it was announced. */
+	if (s->txn == t && s->phase == PHASE_CHUNK)
+		return;
+	/* The client's next MAIL may stand behind "BDAT 0 LAST". */
+	if (s->txn && s->txn != t)
+		return;
+	sess_reset_upstream(s);
+	if (!s->txn)
+		return;
+	hook_forget(&s->core->hooks, &s->seat);
+	s->end_held = 0;
+	s->phase = PHASE_COMMAND;
+	txn_leave(s, NULL);
 }
 
 /* Postfix's smtpd_min_data_rate figure: under pressure a body that trickles gives up its place. The
@@ -248,6 +452,50 @@ bool body_too_slow(const struct session *s)
 	return secs >= SLOW_BODY_GRACE_S && (t->bytes - t->part_bytes) / secs < SLOW_BODY_RATE;
 }
 
+void body_keep(struct session *s)
+{
+	queue_local(s, &sess_replies[REPLY_GO_AHEAD]);
+	begin(s, BODY_KEEP, NULL);
+}
+
+void body_sent(struct session *s)
+{
+	finish_passed(s);
+}
+
+/* Somebody who is to get it has enough for now. */
+static bool must_wait(const struct session *s)
+{
+	return hook_full(&s->seat) || (s->fate == BODY_KEEP && hold_full(s));
+}
+
+/* One step of the scanner, its end taken out where that has to wait. */
+static void take_step(struct session *s, struct scan_step *step, int32_t buf)
+{
+	bool done = step->end == SCAN_DONE;
+	bool held = done && (s->fate == BODY_KEEP ||
+				    hook_wanted(&s->core->hooks, s->lis, HOOK_END_OF_DATA) ||
+				    hook_wanted(&s->core->hooks, s->lis, HOOK_BODY));
+	const struct local_reply *no = NULL;
+
+	if (held)
+		hold_end_octets(s, step);
+	if (hook_wanted(&s->core->hooks, s->lis, HOOK_BODY))
+		show(s, step);
+	if (s->fate == BODY_KEEP)
+		no = keep(s, step);
+	else
+		pass(s, step, buf);
+	if (no)
+		keep_failed(s, no, done);
+	else if (held && s->fate == BODY_KEEP)
+		all_kept(s);
+	else if (held)
+		ask_about_end(s);
+	else if (done)
+		finish_passed(s);
+}
+
 size_t body_take(struct session *s, struct span in, int32_t buf)
 {
 	size_t at = 0;
@@ -260,6 +508,8 @@ size_t body_take(struct session *s, struct span in, int32_t buf)
 			at += swallow(s, span_drop(in, at));
 			continue;
 		}
+		if (must_wait(s))
+			break;
 		scan_feed(&s->txn->scan, span_drop(in, at), &step);
 		at += step.used;
 		s->txn->bytes += step.used;
@@ -272,16 +522,7 @@ size_t body_take(struct session *s, struct span in, int32_t buf)
 				finish_swallowed(s);
 			continue;
 		}
-		bool asked = step.end == SCAN_DONE &&
-			     hook_wanted(&s->core->hooks, s->lis, HOOK_END_OF_DATA);
-
-		if (asked)
-			hold_end(s, &step);
-		pass(s, &step, buf);
-		if (asked)
-			ask_about_end(s);
-		else if (step.end == SCAN_DONE)
-			finish_passed(s);
+		take_step(s, &step, buf);
 	}
 	sess_client_turn(s);
 	return at;
@@ -308,26 +549,98 @@ void chunk_leave(struct session *s)
 		mark_chunk(s);
 }
 
-static void chunk_done(struct session *s)
+/* The octets of the last chunk have gone: its end waits for the hooks. */
+static void part_done(struct session *s)
 {
-	s->phase = PHASE_COMMAND;
-	sess_client_turn(s);
-	if (s->fate == BODY_PASS)
+	s->chunk_part = false;
+	/* MAIL was refused meanwhile. */
+	if (!s->txn) {
 		mark_chunk(s);
+		return;
+	}
+	if (s->txn->settled && s->txn->outcome == TXN_REJECTED) {
+		/* By the upstream, before it had all of it; the client was told. */
+		sess_reset_upstream(s);
+		txn_leave(s, NULL);
+		return;
+	}
+	queue_release_tail(s);
+	s->phase = PHASE_BODY;
+	s->end_held = 1;
+	body_settle_end(s);
 }
 
-void chunk_begin(struct session *s, uint64_t n, enum body_fate fate)
+static void chunk_done(struct session *s)
+{
+	const struct local_reply *reply = s->body_reply;
+	bool discards = s->txn && s->txn->discard && reply == s->txn->discard;
+
+	s->phase = PHASE_COMMAND;
+	sess_client_turn(s);
+	if (s->fate == BODY_PASS && s->chunk_part)
+		part_done(s);
+	else if (s->fate == BODY_PASS)
+		mark_chunk(s);
+	else if (reply)
+		queue_local(s, reply);
+	if (discards) {
+		discarded(s);
+		sess_reset_upstream(s);
+	}
+	if (s->fate == BODY_KEEP && s->chunk_last) {
+		hold_judge(s, hold_bytes(s));
+		hold_settle(s);
+	} else if (s->fate == BODY_SWALLOW && s->chunk_last) {
+		txn_leave(s, NULL);
+	}
+}
+
+/* Plain octets of a message that is kept. */
+static size_t keep_chunk(struct session *s, struct span in)
+{
+	size_t n = MIN_OF(in.n, s->chunk_left);
+	const struct local_reply *no;
+
+	if (must_wait(s))
+		return 0;
+	in = span_of(in.p, n);
+	if (hook_wanted(&s->core->hooks, s->lis, HOOK_BODY))
+		sess_show(s, in);
+	no = hold_add(s, in);
+	if (no) {
+		s->txn->refused = no;
+		txn_reject(s->txn, "body", NULL, no, true);
+		start_swallowing(s, no);
+		sess_reset_upstream(s);
+	}
+	s->chunk_left -= n;
+	s->txn->bytes += n;
+	sess_client_turn(s);
+	if (s->chunk_left == 0)
+		chunk_done(s);
+	return n;
+}
+
+/* Octets that hooks want to see must come by. */
+static enum mover mover_for(const struct session *s)
+{
+	return hook_wanted(&s->core->hooks, s->lis, HOOK_BODY) ? MOVER_COPY
+							       : s->lis->upstream->mover;
+}
+
+void chunk_begin(
+	struct session *s, uint64_t n, enum body_fate fate, const struct local_reply *reply)
 {
 	s->phase = PHASE_CHUNK;
 	s->fate = (uint8_t)fate;
+	s->body_reply = reply;
 	s->chunk_left = n;
 	if (s->txn)
 		part_begins(s);
 	if (n == 0)
 		chunk_done(s);
 	else if (fate == BODY_PASS)
-		move_start(&s->up, &body_move_events, s->lis->upstream->mover, &s->cli,
-			&s->link->st, n);
+		move_start(&s->up, &body_move_events, mover_for(s), &s->cli, &s->link->st, n);
 	sess_client_turn(s);
 }
 
@@ -350,10 +663,17 @@ size_t chunk_take(struct session *s, struct span in, int32_t buf)
 {
 	if (s->fate == BODY_SWALLOW)
 		return swallow_chunk(s, in);
+	if (s->fate == BODY_KEEP)
+		return keep_chunk(s, in);
+	if (must_wait(s))
+		return 0;
 	size_t n = move_bytes(&s->up, in, buf);
 
-	if (s->txn)
+	if (s->txn) {
 		s->txn->bytes += n;
+		if (hook_wanted(&s->core->hooks, s->lis, HOOK_BODY))
+			sess_show(s, span_of(in.p, n));
+	}
 	sess_client_turn(s);
 	if (!move_running(&s->up))
 		chunk_done(s);

@@ -7,62 +7,94 @@
  * What is refused here never reaches the upstream, and what follows is judged by what the upstream
  * was told, not by what the client asked for: a RCPT behind a refused MAIL meets 503 here.
  */
-#include "engine/session/session_int.h"
+#include "engine/session/command.h"
 
+#include "engine/smtp/auth.h"
 #include "engine/smtp/octets.h"
 
-enum outcome { DONE, LATER };
-
-struct command {
-	struct smtp_cmd cmd;
-	struct span raw; /* the line with its CRLF */
-	size_t behind;	 /* octets received behind it, so far */
-};
-
-typedef enum outcome verb_fn(struct session *s, const struct command *c);
-
-static enum outcome refuse(struct session *s, enum reply_id id)
+enum outcome cmd_refuse(struct session *s, enum reply_id id)
 {
 	queue_local(s, &sess_replies[id]);
 	return DONE;
 }
 
-static enum outcome refuse_bad(struct session *s, enum reply_id id)
+enum outcome cmd_refuse_bad(struct session *s, enum reply_id id)
 {
 	STAT_INC(s->core->stats, commands_bad);
-	return refuse(s, id);
+	return cmd_refuse(s, id);
 }
 
 /* The link is there. */
-static void pass_now(
-	struct session *s, const struct command *c, enum slot_kind kind, bool sync, struct txn *t)
+void cmd_pass_line(
+	struct session *s, struct span line, enum slot_kind kind, bool sync, struct txn *t)
 {
-	stream_put(&s->link->st, c->raw);
+	stream_put(&s->link->st, line);
 	queue_upstream(s, kind, sync, t);
 }
 
-static enum outcome pass(struct session *s, const struct command *c, enum slot_kind kind, bool sync)
+void cmd_pass_now(
+	struct session *s, const struct command *c, enum slot_kind kind, bool sync, struct txn *t)
+{
+	cmd_pass_line(s, c->raw, kind, sync, t);
+}
+
+enum outcome cmd_pass(struct session *s, const struct command *c, enum slot_kind kind, bool sync)
 {
 	if (!sess_need_link(s))
 		return LATER;
-	pass_now(s, c, kind, sync, NULL);
+	cmd_pass_now(s, c, kind, sync, NULL);
 	return DONE;
 }
 
-/* False: the line stays where it is. *no: the refusal, or NULL. */
-static bool ask(struct session *s, struct hook_event ev, const struct local_reply **no)
+/* False: the line stays where it is. *no: the refusal, or NULL; what else they want is kept with
+ * the line. */
+bool cmd_ask(struct session *s, struct hook_event ev, const struct local_reply **no)
 {
+	struct hook_word word;
+
 	*no = NULL;
 	/* A line that waited (for a link, for another verdict) is not asked about twice. */
 	if (s->asked & 1u << ev.point)
 		return true;
-	if (sess_ask(s, &ev, no) == HOOK_LATER)
+	switch (sess_ask(s, &ev, &word)) {
+	case HOOK_LATER:
 		return false;
+	case HOOK_NO:
+		*no = word.reply;
+		break;
+	case HOOK_DISCARD:
+		s->discard = word.reply;
+		break;
+	case HOOK_PASS:
+		if (!hook_edits_join(&s->edits, hook_take_edits(&s->seat)))
+			*no = &sess_replies[REPLY_CHANGED_MUCH];
+		break;
+	case HOOK_FEED:
+		ASSERT(false); /* the end of a message that is kept: hold.c asks about that */
+	}
 	s->asked |= (uint16_t)(1u << ev.point);
 	return true;
 }
 
-static void tell(struct session *s, enum hook_point point)
+static void forget_wishes(struct session *s)
+{
+	hook_edits_free(s->edits);
+	s->edits = NULL;
+	s->discard = NULL;
+}
+
+/* What they want of the transaction as a whole. NULL: it is noted; else why not. */
+const struct local_reply *cmd_note_wishes(struct session *s, struct txn *t)
+{
+	if (s->discard)
+		t->discard = s->discard;
+	if (!change_headers(s, t))
+		return &sess_replies[REPLY_CHANGED_MUCH];
+	forget_wishes(s);
+	return NULL;
+}
+
+void cmd_tell(struct session *s, enum hook_point point)
 {
 	if (!(s->asked & 1u << point))
 		sess_tell(s, &(struct hook_event){.point = point});
@@ -92,9 +124,11 @@ static enum outcome on_hello(struct session *s, const struct command *c)
 	struct span args = c->cmd.args;
 	const struct local_reply *no;
 	/* A server may read no further than the first word: neither may a rule. */
-	const struct hook_event ev = {.point = HOOK_EHLO, .helo = span_take_word(&args)};
+	const struct hook_event ev = {.point = HOOK_EHLO,
+		.helo = span_take_word(&args),
+		.ehlo = c->cmd.verb == SMTP_EHLO};
 
-	if (!ask(s, ev, &no))
+	if (!cmd_ask(s, ev, &no))
 		return LATER;
 	if (no) {
 		if (!s->hello_ok)
@@ -104,9 +138,34 @@ static enum outcome on_hello(struct session *s, const struct command *c)
 	}
 	if (!sess_need_link(s))
 		return LATER;
-	pass_now(s, c, SLOT_HELLO, true, NULL);
+	cmd_pass_now(s, c, SLOT_HELLO, true, NULL);
 	remember_hello(s, c);
 	return DONE;
+}
+
+/* What the client's next response tells of who it is. */
+static void note_name(struct session *s, struct span mech, struct span response)
+{
+	uint8_t name[SMTP_AUTH_IDENTITY_MAX];
+	size_t n = smtp_auth_identity(mech, s->auth_turn, response, name);
+
+	if (n == 0)
+		return;
+	stash_clear(&s->auth_asked, &s->core->stashes);
+	/* Without room nobody is told; that is no reason to refuse anything. */
+	(void)!stash_add(&s->auth_asked, &s->core->stashes, span_of(name, n));
+}
+
+/* Who the AUTH command itself says it is. */
+static struct span auth_name(struct session *s, struct span mech, struct span args, bool initial)
+{
+	stash_clear(&s->auth_asked, &s->core->stashes);
+	s->auth_turn = 0;
+	if (s->lis->hook_count == 0 || !initial)
+		return SPAN_NONE;
+	(void)span_take_word(&args);
+	note_name(s, mech, span_take_word(&args));
+	return stash_span(&s->auth_asked);
 }
 
 static enum outcome on_auth(struct session *s, const struct command *c)
@@ -116,8 +175,12 @@ static enum outcome on_auth(struct session *s, const struct command *c)
 	const struct local_reply *no;
 
 	if (!smtp_auth_parse(c->cmd.args, &mech, &initial))
-		return refuse_bad(s, REPLY_BAD_PARAM);
-	if (!ask(s, (struct hook_event){.point = HOOK_AUTH, .mechanism = mech}, &no))
+		return cmd_refuse_bad(s, REPLY_BAD_PARAM);
+	if (!cmd_ask(s,
+		    (struct hook_event){.point = HOOK_AUTH,
+			    .mechanism = mech,
+			    .identity = auth_name(s, mech, c->cmd.args, initial)},
+		    &no))
 		return LATER;
 	if (no) {
 		queue_local(s, no);
@@ -125,19 +188,20 @@ static enum outcome on_auth(struct session *s, const struct command *c)
 	}
 	if (!sess_need_link(s))
 		return LATER;
-	pass_now(s, c, SLOT_AUTH, true, NULL);
+	cmd_pass_now(s, c, SLOT_AUTH, true, NULL);
 	STAT_INC(s->core->stats, auth_exchanges);
 	size_t n = MIN_OF(mech.n, sizeof(s->auth_mech) - 1);
 	memcpy(s->auth_mech, mech.p, n);
 	s->auth_mech[n] = '\0';
 	s->auth_code = 0;
+	s->auth_turn = initial;
 	return DONE;
 }
 
 static enum outcome on_starttls(struct session *s, const struct command *c)
 {
 	if (s->lis->starttls == STARTTLS_NONE)
-		return refuse(s, REPLY_REFUSED_VERB);
+		return cmd_refuse(s, REPLY_REFUSED_VERB);
 	/* Nothing may stand behind it (RFC 3207 4): it would cross into what TLS protects. */
 	if (c->behind > 0) {
 		STAT_INC(s->core->stats, starttls_injection);
@@ -145,13 +209,13 @@ static enum outcome on_starttls(struct session *s, const struct command *c)
 		s->end_when_idle = END_INJECTION;
 		return DONE;
 	}
-	return pass(s, c, SLOT_STARTTLS, true);
+	return cmd_pass(s, c, SLOT_STARTTLS, true);
 }
 
 static enum outcome on_quit(struct session *s, const struct command *c)
 {
 	if (link_up(s->link))
-		return pass(s, c, SLOT_QUIT, true);
+		return cmd_pass(s, c, SLOT_QUIT, true);
 	queue_local(s, &sess_replies[REPLY_BYE]);
 	struct slot *slot = queue_tail(s);
 	slot->kind = SLOT_QUIT;
@@ -161,249 +225,17 @@ static enum outcome on_quit(struct session *s, const struct command *c)
 
 static enum outcome on_xclient(struct session *s, const struct command *c)
 {
-	return pass(s, c, SLOT_XCLIENT, true);
+	return cmd_pass(s, c, SLOT_XCLIENT, true);
 }
 
 static enum outcome on_stateful(struct session *s, const struct command *c)
 {
-	return pass(s, c, SLOT_STATEFUL, (smtp_verb_flags(c->cmd.verb) & SMTP_F_SYNC) != 0);
+	return cmd_pass(s, c, SLOT_STATEFUL, (smtp_verb_flags(c->cmd.verb) & SMTP_F_SYNC) != 0);
 }
 
 static enum outcome on_other(struct session *s, const struct command *c)
 {
-	return pass(s, c, SLOT_COMMAND, (smtp_verb_flags(c->cmd.verb) & SMTP_F_SYNC) != 0);
-}
-
-/* ---- mail transactions ---- */
-
-static enum outcome on_rset(struct session *s, const struct command *c)
-{
-	tell(s, HOOK_RESET);
-	if (!s->link && !s->bound) {
-		queue_local(s, &sess_replies[REPLY_DONE]);
-	} else if (pass(s, c, SLOT_COMMAND, false) == LATER) {
-		return LATER;
-	}
-	txn_leave(s, "rset");
-	return DONE;
-}
-
-static enum reply_id path_reply(enum path_res res, bool rcpt)
-{
-	if (res == PATH_BAD_PARAM)
-		return REPLY_BAD_PARAM;
-	return rcpt ? REPLY_BAD_RECIPIENT : REPLY_BAD_SENDER;
-}
-
-/* Why this MAIL is refused here; REPLY_COUNT: it is not. */
-static enum reply_id mail_objection(struct session *s, struct span args, struct smtp_path *path)
-{
-	struct smtp_mail_params par;
-	struct span bad;
-	enum path_res res = smtp_path_parse(args, false, path);
-
-	if (res != PATH_OK)
-		return path_reply(res, false);
-	if (!smtp_mail_params(path->params, &par, &bad))
-		return REPLY_BAD_PARAM;
-	if (s->lis->limits.message && par.has_size && par.size > s->lis->limits.message) {
-		STAT_INC(s->core->stats, size_refused);
-		return REPLY_TOO_BIG;
-	}
-	return REPLY_COUNT;
-}
-
-static enum outcome on_mail(struct session *s, const struct command *c)
-{
-	struct smtp_path path;
-	bool nested = s->txn != NULL;
-	enum reply_id no;
-	const struct local_reply *refused;
-
-	/* While the fate of an open transaction is not known, neither is what this MAIL means. */
-	if (nested && s->q_count > 0)
-		return LATER;
-	no = mail_objection(s, c->cmd.args, &path);
-	if (no != REPLY_COUNT)
-		return no == REPLY_TOO_BIG ? refuse(s, no) : refuse_bad(s, no);
-	if (!ask(s, (struct hook_event){.point = HOOK_MAIL, .path = &path}, &refused))
-		return LATER;
-	if (refused) {
-		queue_local(s, refused);
-		return DONE;
-	}
-	if (!sess_need_link(s))
-		return LATER;
-	struct txn *t = txn_new(s, &path);
-	if (!t)
-		return refuse(s, REPLY_NO_TXN);
-	t->nested = nested;
-	pass_now(s, c, SLOT_MAIL, nested, t);
-	if (nested)
-		txn_unref(t);
-	else
-		s->txn = t;
-	return DONE;
-}
-
-static enum outcome on_rcpt(struct session *s, const struct command *c)
-{
-	struct txn *t = s->txn;
-	struct smtp_path path;
-	struct span bad;
-	const struct local_reply *refused;
-	enum path_res res;
-
-	if (!t)
-		return refuse(s, REPLY_NEED_MAIL);
-	if (t->refused) {
-		queue_local(s, t->refused);
-		return DONE;
-	}
-	res = smtp_path_parse(c->cmd.args, true, &path);
-	if (res != PATH_OK)
-		return refuse_bad(s, path_reply(res, true));
-	if (!smtp_rcpt_params(path.params, &bad))
-		return refuse_bad(s, REPLY_BAD_PARAM);
-	if (t->rcpt_ok + t->rcpt_pending >= s->lis->limits.recipients) {
-		STAT_INC(s->core->stats, limit_recipients);
-		return refuse(s, REPLY_MANY_RCPT);
-	}
-	if (!ask(s, (struct hook_event){.point = HOOK_RCPT, .path = &path}, &refused))
-		return LATER;
-	if (refused) {
-		txn_rcpt_refused(t, &path);
-		t->rcpt_local++;
-		if (t->rcpt_ok == 0)
-			txn_reject(t, "rcpt", NULL, refused, false);
-		queue_local(s, refused);
-		return DONE;
-	}
-	pass_now(s, c, SLOT_RCPT, false, t);
-	txn_rcpt_asked(t, &path);
-	return DONE;
-}
-
-/* A server that does not know BDAT would read the octets of a chunk as commands. */
-static bool chunking_shown(const struct session *s)
-{
-	return caps_has(&s->caps, EXT_CHUNKING) && s->lis->ehlo.policy[EXT_CHUNKING] != EXT_STRIP;
-}
-
-/* Why no body can come now; NULL: it can. A transaction that is not refused has its link: losing
- * the link refuses it. */
-static const struct local_reply *body_objection(struct session *s, bool chunk)
-{
-	struct txn *t = s->txn;
-
-	if (chunk && !chunking_shown(s))
-		return &sess_replies[REPLY_REFUSED_VERB];
-	if (!t)
-		return &sess_replies[REPLY_NEED_MAIL];
-	if (t->refused)
-		return t->refused;
-	if (!chunk && t->chunked)
-		return &sess_replies[REPLY_NOT_BOTH];
-	if (t->rcpt_ok + t->rcpt_pending + t->rcpt_failed == 0)
-		return &sess_replies[t->rcpt_local ? REPLY_NO_RCPT : REPLY_NEED_RCPT];
-	return NULL;
-}
-
-static enum outcome on_data(struct session *s, const struct command *c)
-{
-	const struct local_reply *no = body_objection(s, false);
-
-	if (no) {
-		queue_local(s, no);
-		return DONE;
-	}
-	if (!ask(s, (struct hook_event){.point = HOOK_DATA}, &no))
-		return LATER;
-	if (no) {
-		txn_reject(s->txn, "data", NULL, no, false);
-		queue_local(s, no);
-		return DONE;
-	}
-	pass_now(s, c, SLOT_DATA, true, s->txn);
-	s->txn->stage = "data";
-	return DONE;
-}
-
-/* A message that is refused between its chunks: the upstream forgets it, the link stays. */
-static void take_back_chunks(struct session *s, const struct local_reply *r)
-{
-	s->txn->refused = r;
-	txn_reject(s->txn, "body", NULL, r, true);
-	if (link_up(s->link)) {
-		stream_put(&s->link->st, SPAN_LIT("RSET\r\n"));
-		queue_upstream(s, SLOT_DISCARD, false, NULL);
-	}
-}
-
-/* Why this chunk ends the message, as ask(). A hook's verdict on the end of the data comes before
- * the last chunk leaves. */
-static bool chunk_objection(
-	struct session *s, uint64_t size, bool last, const struct local_reply **no)
-{
-	uint64_t max = s->lis->limits.message;
-
-	if (max && (size > max || s->txn->bytes > max - size)) {
-		STAT_INC(s->core->stats, size_refused);
-		*no = &sess_replies[REPLY_TOO_BIG];
-		return true;
-	}
-	if (!s->txn->chunked && !ask(s, (struct hook_event){.point = HOOK_DATA}, no))
-		return false;
-	return *no || !last || ask(s, (struct hook_event){.point = HOOK_END_OF_DATA}, no);
-}
-
-static void pass_chunk(struct session *s, const struct command *c, uint64_t size, bool last)
-{
-	pass_now(s, c, last ? SLOT_FINAL : SLOT_CHUNK, false, s->txn);
-	queue_hold_tail(s);
-	s->chunk_last = last;
-	s->txn->stage = "body";
-	s->txn->chunked = s->txn->body_begun = true;
-	if (!s->txn->body_us)
-		s->txn->body_us = ring_now_us(s->core->ring);
-	chunk_begin(s, size, BODY_PASS);
-}
-
-static enum outcome on_bdat(struct session *s, const struct command *c)
-{
-	uint64_t size;
-	bool last;
-	const struct local_reply *no;
-
-	/* Exim knows a verb by the space behind it and would read the octets behind a tab as
-	 * commands. */
-	if (memchr(c->raw.p, '\t', c->raw.n) || !smtp_bdat_parse(c->cmd.args, &size, &last)) {
-		STAT_INC(s->core->stats, commands_bad);
-		queue_local(s, &sess_replies[REPLY_BAD_BDAT]);
-		s->end_when_idle = END_BAD_BDAT;
-		return DONE;
-	}
-	no = body_objection(s, true);
-	if (!no) {
-		if (!chunk_objection(s, size, last, &no))
-			return LATER;
-		if (no)
-			take_back_chunks(s, no);
-		/* Nothing of the message is to come any more. */
-		if (no && last)
-			txn_leave(s, NULL);
-	}
-	STAT_INC(s->core->stats, bdat_chunks);
-	if (no) {
-		queue_local(s, no);
-		if (s->end_when_idle == END_HOOK)
-			return DONE; /* its octets are read no more */
-		s->chunk_last = false;
-		chunk_begin(s, size, BODY_SWALLOW);
-		return DONE;
-	}
-	pass_chunk(s, c, size, last);
-	return DONE;
+	return cmd_pass(s, c, SLOT_COMMAND, (smtp_verb_flags(c->cmd.verb) & SMTP_F_SYNC) != 0);
 }
 
 /* ---- dispatch ---- */
@@ -411,11 +243,11 @@ static enum outcome on_bdat(struct session *s, const struct command *c)
 static verb_fn *const verbs[SMTP_VERB_COUNT] = {
 	[SMTP_HELO] = on_hello,
 	[SMTP_EHLO] = on_hello,
-	[SMTP_MAIL] = on_mail,
-	[SMTP_RCPT] = on_rcpt,
-	[SMTP_DATA] = on_data,
-	[SMTP_BDAT] = on_bdat,
-	[SMTP_RSET] = on_rset,
+	[SMTP_MAIL] = mail_on_mail,
+	[SMTP_RCPT] = mail_on_rcpt,
+	[SMTP_DATA] = mail_on_data,
+	[SMTP_BDAT] = mail_on_bdat,
+	[SMTP_RSET] = mail_on_rset,
 	[SMTP_QUIT] = on_quit,
 	[SMTP_AUTH] = on_auth,
 	[SMTP_STARTTLS] = on_starttls,
@@ -448,7 +280,7 @@ static enum outcome run_command(struct session *s, const struct command *c)
 	enum outcome out;
 
 	if (refused_verb(s, c->cmd.verb))
-		out = refuse(s, REPLY_REFUSED_VERB);
+		out = cmd_refuse(s, REPLY_REFUSED_VERB);
 	else
 		out = (fn ? fn : on_other)(s, c);
 	if (out == DONE)
@@ -462,11 +294,11 @@ static enum outcome run_line(
 	struct command c = {.raw = raw, .behind = behind};
 
 	if (res == LINE_BARE_LF)
-		return refuse_bad(s, REPLY_BARE_LF);
+		return cmd_refuse_bad(s, REPLY_BARE_LF);
 	if (!smtp_line_clean(line))
-		return refuse_bad(s, REPLY_BAD_OCTETS);
+		return cmd_refuse_bad(s, REPLY_BAD_OCTETS);
 	if (!smtp_cmd_parse(line, &c.cmd))
-		return refuse_bad(s, REPLY_NO_VERB);
+		return cmd_refuse_bad(s, REPLY_NO_VERB);
 	return run_command(s, &c);
 }
 
@@ -552,7 +384,7 @@ static size_t too_long(struct session *s, struct span in)
 	s->line_seen = 0;
 	s->discard_line = true;
 	STAT_INC(s->core->stats, commands);
-	refuse_bad(s, REPLY_TOO_LONG);
+	cmd_refuse_bad(s, REPLY_TOO_LONG);
 	return discard_line(s, in);
 }
 
@@ -574,18 +406,35 @@ static void finish_line(struct session *s)
 	s->line_seen = 0;
 	s->line_waits = false;
 	s->asked = 0;
-	/* A question about a line that was decided without its answer is void. */
-	if (hook_waits(&s->seat))
-		hook_forget_call(&s->core->hooks, &s->seat);
+	/* A question about a line that was decided without its answer is void; that about a message
+	 * whose end was this line is not about the line. */
+	if (hook_waits(&s->seat) && s->phase != PHASE_HELD && !s->end_held)
+		hook_forget(&s->core->hooks, &s->seat);
+	forget_wishes(s);
+	s->mail_id = 0;
 	s->commands++;
 	STAT_INC(s->core->stats, commands);
 	sess_client_turn(s);
 }
 
+/* A line that said LATER. Where nothing stands behind it the small cell of the stash does, instead
+ * of one of the queue of waiting input, which is eight times as large. */
+static size_t put_off(struct session *s, struct span raw, size_t used, size_t behind)
+{
+	if (s->end != END_NONE)
+		return 0; /* and its line is gone */
+	if (s->line.len == 0 && (behind > 0 || raw.n > STASH_SMALL_BYTES ||
+					!stash_add(&s->line, &s->core->stashes, raw)))
+		return 0;
+	/* Octets that went into the stash are used; the rest, and the line, wait. */
+	s->line_waits = true;
+	return used;
+}
+
 size_t sess_take_commands(struct session *s, struct span in)
 {
 	struct span line, raw;
-	size_t used;
+	size_t used, behind;
 	enum line_res res;
 
 	if (s->discard_line)
@@ -595,11 +444,9 @@ size_t sess_take_commands(struct session *s, struct span in)
 		return keep_unfinished(s, in, used);
 	if (res == LINE_LONG)
 		return used + too_long(s, span_drop(in, used));
-	if (run_line(s, res, line, raw, octets_behind(s, in, used)) == LATER) {
-		/* Octets that went into the stash are used; the rest, and the line, wait. */
-		s->line_waits = s->line.len > 0;
-		return s->line_waits ? used : 0;
-	}
+	behind = octets_behind(s, in, used);
+	if (run_line(s, res, line, raw, behind) == LATER)
+		return put_off(s, raw, used, behind);
 	finish_line(s);
 	return used;
 }
@@ -614,6 +461,9 @@ static void pass_auth_line(struct session *s, struct span raw)
 		queue_local(s, &sess_replies[REPLY_LOST]);
 		return;
 	}
+	if (s->lis->hook_count > 0)
+		note_name(s, span_str(s->auth_mech), span_trim(span_of(raw.p, raw.n - 2)));
+	s->auth_turn = (uint8_t)MIN_OF(s->auth_turn + 1, UINT8_MAX);
 	stream_put(&s->link->st, raw);
 	queue_upstream(s, SLOT_AUTH, true, NULL);
 }
@@ -622,7 +472,7 @@ static void pass_auth_line(struct session *s, struct span raw)
 static void refuse_auth_line(struct session *s, enum reply_id id)
 {
 	s->phase = PHASE_COMMAND;
-	refuse_bad(s, id);
+	cmd_refuse_bad(s, id);
 	if (!s->link)
 		return;
 	stream_put(&s->link->st, SPAN_LIT("*\r\n"));

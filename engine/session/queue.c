@@ -73,6 +73,7 @@ static uint32_t patience_ms(const struct session *s, const struct slot *slot)
 	case SLOT_FINAL:
 		return t->final_reply;
 	case SLOT_DATA:
+	case SLOT_HELD_DATA:
 		return t->data_init;
 	default:
 		return t->reply;
@@ -189,6 +190,26 @@ static void pop_silent(struct session *s)
 		queue_pop(s);
 }
 
+static void recast(struct session *s, const struct txn *t, enum slot_kind from, enum slot_kind to)
+{
+	for (unsigned i = 0; i < s->q_count; i++) {
+		struct slot *slot = slot_at(s, i);
+
+		if (slot->kind == from && slot->txn == t)
+			slot->kind = (uint8_t)to;
+	}
+}
+
+void queue_disown_final(struct session *s, const struct txn *t)
+{
+	recast(s, t, SLOT_FINAL, SLOT_DISCARD);
+}
+
+void queue_own_part(struct session *s, const struct txn *t)
+{
+	recast(s, t, SLOT_PART, SLOT_CHUNK);
+}
+
 void queue_emit_local(struct session *s)
 {
 	struct slot *slot;
@@ -232,6 +253,15 @@ static const struct local_reply *fail_slot(struct session *s, struct slot *slot)
 	}
 }
 
+/* One of our own; a last chunk that is whole is answered by the verdict on its end. */
+static bool answered_elsewhere(const struct session *s, const struct slot *slot)
+{
+	bool coming = s->phase == PHASE_CHUNK && s->txn == slot->txn;
+
+	return slot->kind == SLOT_REPLAY || slot->kind == SLOT_HELD_DATA ||
+	       (slot->kind == SLOT_PART && !coming);
+}
+
 void queue_fail(struct session *s)
 {
 	for (unsigned i = 0; i < s->q_count; i++) {
@@ -240,6 +270,8 @@ void queue_fail(struct session *s)
 		if (slot->local)
 			continue;
 		slot->local = fail_slot(s, slot);
+		if (answered_elsewhere(s, slot))
+			slot->kind = SLOT_DISCARD;
 		slot->sync = false;
 		s->q_upstream--;
 	}

@@ -31,43 +31,6 @@ const struct sess_end_row sess_ends[END_COUNT] = {
 #undef X
 };
 
-/* ---- hooks ---- */
-
-static void fill_event(struct session *s, struct hook_event *ev)
-{
-	ev->sid = s->id;
-	ev->client = &s->client;
-	if (!ev->helo.p)
-		ev->helo = sess_helo(s);
-	if (!s->txn || ev->tid)
-		return;
-	ev->tid = s->txn->id;
-	ev->recipients = s->txn->rcpt_ok;
-	ev->bytes = s->txn->bytes;
-}
-
-enum hook_said sess_ask(struct session *s, struct hook_event *ev, const struct local_reply **no)
-{
-	bool drop = false;
-	enum hook_said said;
-
-	if (!hook_wanted(&s->core->hooks, s->lis, ev->point))
-		return HOOK_PASS;
-	fill_event(s, ev);
-	said = hook_ask(&s->core->hooks, &s->seat, s->lis, ev, no, &drop);
-	if (said == HOOK_NO && drop && s->end_when_idle == END_NONE)
-		s->end_when_idle = END_HOOK;
-	return said;
-}
-
-void sess_tell(struct session *s, struct hook_event *ev)
-{
-	if (!hook_wanted(&s->core->hooks, s->lis, ev->point))
-		return;
-	fill_event(s, ev);
-	hook_tell(&s->core->hooks, &s->seat, s->lis, ev);
-}
-
 static void answered(struct hook_seat *seat)
 {
 	sess_step(CONTAINER_OF(seat, struct session, seat));
@@ -105,19 +68,29 @@ bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct s
 	 */
 	const struct hook_worker_conf hooks = {
 		.set = cc->hooks, .worker = cc->worker, .sessions_max = n, .wake = answered};
-	return c->scratch && hook_core_init(&c->hooks, &hooks, r, &c->timers, stats, log) &&
-	       streams_init(&c->streams, r, n * 8 + 1024, cells) &&
+	return c->scratch && streams_init(&c->streams, r, n * 8 + 1024, cells) &&
+	       hook_core_init(&c->hooks, &hooks, &c->streams, &c->timers, stats, log) &&
 	       stash_pools_init(&c->stashes, 2 * n, large) &&
 	       upstreams_init(&c->upstreams, conf, &c->streams, &c->timers, &c->stashes, stats, log,
 		       2 * n + 64) &&
 	       slab_init(&c->sessions, "sessions", sizeof(struct session), n) &&
 	       slab_init(&c->txns, "transactions", sizeof(struct txn), 4 * n) &&
-	       slab_init(&c->queues, "queues", QUEUE_SLOTS * sizeof(struct slot), n);
+	       slab_init(&c->queues, "queues", QUEUE_SLOTS * sizeof(struct slot), n) &&
+	       hold_core_init(c, conf, cc);
+}
+
+bool sess_core_idle(struct sess_core *c)
+{
+	bool hooks = hook_core_idle(&c->hooks);
+
+	return hooks && spools_idle(&c->spools);
 }
 
 void sess_core_fini(struct sess_core *c)
 {
 	ASSERT(sess_none_left(c));
+	slab_fini(&c->helds);
+	spools_fini(&c->spools);
 	slab_fini(&c->queues);
 	slab_fini(&c->txns);
 	slab_fini(&c->sessions);
@@ -290,19 +263,22 @@ static void open_first_link(struct session *s)
 /* The verdict on a client that waits to be let in. */
 void sess_settle_connect(struct session *s)
 {
-	const struct local_reply *no;
+	struct hook_word word;
 
-	switch (sess_ask(s, &(struct hook_event){.point = HOOK_CONNECT}, &no)) {
+	switch (sess_ask(s, &(struct hook_event){.point = HOOK_CONNECT}, &word)) {
 	case HOOK_PASS:
 		open_first_link(s);
 		break;
 	case HOOK_NO:
 		STAT_INC(s->core->stats, refused_rule);
-		sess_say(s, no, NULL);
+		sess_say(s, word.reply, NULL);
 		sess_end(s, END_RULE);
 		break;
 	case HOOK_LATER:
 		break;
+	case HOOK_DISCARD:
+	case HOOK_FEED:
+		ASSERT(false); /* there is no message */
 	}
 }
 
@@ -311,6 +287,7 @@ void sess_accept(struct sess_core *c, const struct conf_listener *lis, struct ri
 	struct ring_addr client;
 	const char *reason;
 	const struct local_reply *no;
+	struct hook_word word;
 	struct session *s;
 
 	if (ring_peer_addr(c->ring, fd, &client) != RING_OK) {
@@ -330,10 +307,11 @@ void sess_accept(struct sess_core *c, const struct conf_listener *lis, struct ri
 		turn_away(c, lis, &client, fd, &sess_replies[REPLY_FULL], "full");
 		return;
 	}
+	sess_note_server(s, fd);
 	/* Refused at once it never becomes a session. */
-	if (sess_ask(s, &(struct hook_event){.point = HOOK_CONNECT}, &no) == HOOK_NO) {
+	if (sess_ask(s, &(struct hook_event){.point = HOOK_CONNECT}, &word) == HOOK_NO) {
 		STAT_INC(c->stats, refused_rule);
-		turn_away(c, lis, &client, fd, no, sess_ends[END_RULE].word);
+		turn_away(c, lis, &client, fd, word.reply, sess_ends[END_RULE].word);
 		leave_hooks(s);
 		c->admission.release(c->admission.arg, &client);
 		slab_put(&c->sessions, s);
@@ -378,6 +356,14 @@ struct link *sess_need_link(struct session *s)
 	return NULL;
 }
 
+void sess_reset_upstream(struct session *s)
+{
+	if (!link_up(s->link))
+		return;
+	stream_put(&s->link->st, SPAN_LIT("RSET\r\n"));
+	queue_upstream(s, SLOT_DISCARD, false, NULL);
+}
+
 static void stop_moves(struct session *s)
 {
 	if (move_running(&s->up))
@@ -392,9 +378,11 @@ static void lose_txn(struct session *s)
 {
 	struct txn *t = s->txn;
 
-	if (!t)
+	/* A message that nobody is to get needs no upstream any more. */
+	if (!t || (t->discard && t->body_begun))
 		return;
 	t->refused = &sess_replies[REPLY_LOST];
+	hold_drop(t);
 	if (!t->mail_ok && s->phase != PHASE_BODY)
 		txn_leave(s, s->lost_word);
 	else
@@ -556,6 +544,8 @@ static void release_input(struct session *s)
 	if (s->line.len)
 		stash_wipe(&s->line, &s->core->stashes);
 	s->line_waits = false;
+	hook_edits_free(s->edits);
+	s->edits = NULL;
 }
 
 void sess_finish_link(struct session *s)
@@ -575,7 +565,7 @@ void sess_finish_link(struct session *s)
 static void begin_end(struct session *s, enum sess_end why)
 {
 	chunk_leave(s);
-	hook_forget_call(&s->core->hooks, &s->seat);
+	hook_forget(&s->core->hooks, &s->seat);
 	if (why == END_ERRORS)
 		STAT_INC(s->core->stats, limit_errors);
 	if (why == END_MEMORY)
@@ -627,6 +617,8 @@ void sess_free(struct session *s)
 	struct sess_core *c = s->core;
 
 	leave_hooks(s);
+	stash_clear(&s->auth_asked, &c->stashes);
+	stash_clear(&s->auth_name, &c->stashes);
 	ASSERT(s->q_count == 0 && !s->txn && !move_running(&s->up) && !move_running(&s->down));
 	record_end(s);
 	timer_stop(&c->timers, &s->timer);

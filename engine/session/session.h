@@ -9,6 +9,7 @@
 #include "engine/hook/hook.h"
 #include "engine/upstream/link.h"
 #include "ring/inq.h"
+#include "ring/spool.h"
 
 /* Asked once per connection; a process-wide table behind it (core/clients.h). */
 struct sess_admission {
@@ -29,8 +30,11 @@ struct sess_core {
 	struct stash_pools stashes;
 	struct upstreams upstreams;
 	struct hook_core hooks;
-	struct slab sessions, txns, queues;
-	struct list all; /* of struct session */
+	struct spools spools; /* of messages that are kept */
+	struct slab sessions, txns, queues, helds;
+	uint64_t hold_message_max;
+	struct ring_addr event_server; /* of the event that hooks are asked about now */
+	struct list all;	       /* of struct session */
 	struct stat_table *stats;
 	struct log_buf *log;
 	struct sess_admission admission;
@@ -44,7 +48,7 @@ struct sess_core_conf {
 	uint32_t sessions_max;	/* of this core */
 	uint64_t memory_bytes;	/* staging and waiting octets of this core */
 	struct hook_set *hooks; /* borrowed */
-	uint32_t worker;
+	uint32_t worker, workers;
 };
 
 bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct sess_core_conf *cc,
@@ -65,5 +69,8 @@ static inline bool sess_none_left(const struct sess_core *c)
 {
 	return list_empty(&c->all) && list_empty(&c->upstreams.all);
 }
+/* No session is left: winds up what hooks and kept messages have on the ring. True when nothing is;
+ * else again behind the next turn. */
+bool sess_core_idle(struct sess_core *c);
 
 #endif

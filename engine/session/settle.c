@@ -55,6 +55,7 @@ static size_t take(struct session *s, struct span in, int32_t buf)
 	case PHASE_OPAQUE:
 		return opaque_take(s, in, buf);
 	case PHASE_GREETING:
+	case PHASE_HELD:
 		return 0;
 	case PHASE_ENDING:
 		return in.n;
@@ -133,7 +134,8 @@ static void settle_eof(struct session *s)
 	bool midway = s->phase == PHASE_BODY || s->phase == PHASE_CHUNK || s->phase == PHASE_AUTH;
 
 	/* One that has said all it has to say may wait for a verdict with its side closed. */
-	if (!input_over(s) || s->phase == PHASE_OPAQUE || s->end_held || s->connecting)
+	if (!input_over(s) || s->phase == PHASE_OPAQUE || s->phase == PHASE_HELD || s->end_held ||
+		s->connecting)
 		return;
 	if (midway)
 		sess_client_gone(s, END_CLIENT_EOF);
@@ -224,9 +226,12 @@ static uint32_t phase_patience_ms(const struct session *s)
 		return s->core->pressure ? MIN_OF(t->command, PRESSURE_COMMAND_MS) : t->command;
 	case PHASE_BODY:
 	case PHASE_CHUNK:
-		if (s->end_held)
+		/* Somebody else takes his time. */
+		if (s->end_held || hook_full(&s->seat))
 			return 0;
 		return upstream_blocked(s) ? s->lis->upstream->timeouts.send : t->data;
+	case PHASE_HELD:
+		return upstream_blocked(s) ? s->lis->upstream->timeouts.send : 0;
 	case PHASE_OPAQUE:
 		return t->command;
 	case PHASE_ENDING:
@@ -341,6 +346,8 @@ void sess_step(struct session *s)
 		sess_settle_connect(s);
 	if (s->end == END_NONE && s->end_held)
 		body_settle_end(s);
+	if (s->end == END_NONE && s->phase == PHASE_HELD)
+		hold_settle(s);
 	if (s->end == END_NONE)
 		take_waiting(s);
 	if (s->end == END_NONE && body_too_slow(s))
@@ -357,9 +364,12 @@ void sess_step(struct session *s)
 	}
 	settle_reading(s);
 	settle_timer(s);
-	/* Nothing is queued, and what is being built neither was refused nor is thrown away. */
-	if (s->seat.said && s->q_count == 0 &&
-		(!s->txn || (!s->txn->refused && s->phase != PHASE_BODY)))
+	/* Nothing is queued, no question is open (what a hook has said to it may still be the
+	 * answer), and what is being built neither was refused nor is thrown away. */
+	if (s->seat.said && s->q_count == 0 && !s->seat.deferred && !hook_waits(&s->seat) &&
+		(!s->txn || (!s->txn->refused && !s->txn->discard && s->phase != PHASE_BODY &&
+				    s->phase != PHASE_HELD)) &&
+		!s->discard)
 		hook_forget_replies(&s->core->hooks, &s->seat);
 }
 

@@ -26,7 +26,8 @@ struct txn *txn_new(struct session *s, const struct smtp_path *from)
 		return NULL;
 	memset(t, 0, offsetof(struct txn, asked));
 	t->s = s;
-	t->id = s->core->next_id++;
+	t->id = s->mail_id ? s->mail_id : s->core->next_id++;
+	s->mail_id = 0;
 	t->refs = 1;
 	t->began_us = ring_now_us(s->core->ring);
 	t->from_n = copy_text(t->from, sizeof(t->from), from->mailbox);
@@ -35,6 +36,11 @@ struct txn *txn_new(struct session *s, const struct smtp_path *from)
 	t->by = "";
 	STAT_INC(s->core->stats, transactions);
 	return t;
+}
+
+void txn_sender(struct txn *t, struct span mailbox)
+{
+	t->from_n = copy_text(t->from, sizeof(t->from), mailbox);
 }
 
 struct txn *txn_ref(struct txn *t)
@@ -80,6 +86,7 @@ void txn_rcpt_answered(struct txn *t, const struct smtp_reply *r)
 	bool taken = r->code < 400;
 
 	name_answered(t, taken);
+	env_answered(&t->env, taken);
 	t->rcpt_pending--;
 	if (!taken) {
 		t->rcpt_failed++;
@@ -94,6 +101,15 @@ void txn_rcpt_answered(struct txn *t, const struct smtp_reply *r)
 		t->by = "";
 		t->reason = NULL;
 	}
+}
+
+struct span txn_only_rcpt(const struct txn *t)
+{
+	if (t->rcpt_ok == 1 && t->rcpt_pending == 0)
+		return span_of(t->to, t->to_n);
+	if (t->rcpt_ok == 0 && t->rcpt_pending == 1 && t->asked_n > 0)
+		return span_of(t->asked + 1, t->asked[0]);
+	return SPAN_NONE;
 }
 
 /* ---- outcomes ---- */
@@ -147,6 +163,12 @@ void txn_accept(struct txn *t, const struct smtp_reply *r, bool client_gone)
 {
 	if (decide(t, client_gone ? TXN_CLIENT_GONE : TXN_ACCEPTED, "final", true))
 		note_reply(t, r);
+}
+
+void txn_discard(struct txn *t, const char *stage, const struct local_reply *r)
+{
+	if (decide(t, TXN_DISCARDED, stage, true))
+		note_local(t, r);
 }
 
 void txn_abort(struct txn *t, const char *stage, const char *reason)
@@ -211,6 +233,9 @@ static void count(struct stat_table *st, const struct txn *t)
 		break;
 	case TXN_REJECTED:
 		STAT_INC(st, messages_rejected);
+		break;
+	case TXN_DISCARDED:
+		STAT_INC(st, messages_discarded);
 		break;
 	case TXN_IN_DOUBT:
 		STAT_INC(st, messages_in_doubt);
@@ -288,6 +313,7 @@ static const enum hook_outcome hook_outcomes[] = {
 	[TXN_OPEN] = HOOK_ABORTED,
 	[TXN_ACCEPTED] = HOOK_ACCEPTED,
 	[TXN_REJECTED] = HOOK_REJECTED,
+	[TXN_DISCARDED] = HOOK_DISCARDED,
 	[TXN_ABORTED] = HOOK_ABORTED,
 	[TXN_IN_DOUBT] = HOOK_IN_DOUBT,
 	[TXN_CLIENT_GONE] = HOOK_CLIENT_GONE,
@@ -313,5 +339,8 @@ void txn_unref(struct txn *t)
 		record(t, LOG_EV_IN_DOUBT);
 	record(t, LOG_EV_TRANSACTION);
 	stash_clear(&t->early, &c->stashes);
+	stash_clear(&t->headers, &c->stashes);
+	hold_drop(t);
+	env_free(&t->env);
 	slab_put(&c->txns, t);
 }

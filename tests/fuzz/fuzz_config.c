@@ -140,12 +140,9 @@ static void same_upstream(const struct conf_upstream *a, const struct conf_upstr
 	same_addr(a->source, b->source);
 }
 
-static void same_hook(const struct conf_hook *a, const struct conf_hook *b)
+static void same_rules(const struct conf_rules *r, const struct conf_rules *s)
 {
-	const struct conf_rules *r = &a->rules, *s = &b->rules;
-
-	same_text(a->name, b->name);
-	ASSERT(a->type == b->type && r->reject_null_sender == s->reject_null_sender);
+	ASSERT(r->reject_null_sender == s->reject_null_sender);
 	same_patterns(r->senders, r->sender_count, s->senders, s->sender_count);
 	same_patterns(r->recipients, r->recipient_count, s->recipients, s->recipient_count);
 	same_patterns(r->ehlo, r->ehlo_count, s->ehlo, s->ehlo_count);
@@ -153,6 +150,43 @@ static void same_hook(const struct conf_hook *a, const struct conf_hook *b)
 	ASSERT(r->reply.code == s->reply.code);
 	same_text(r->reply.enhanced, s->reply.enhanced);
 	same_text(r->reply.text, s->reply.text);
+}
+
+static void same_server(const struct conf_hook *a, const struct conf_hook *b)
+{
+	same_addr(&a->endpoint.addr, &b->endpoint.addr);
+	same_text(a->endpoint.text, b->endpoint.text);
+	ASSERT(a->connections == b->connections && a->queue == b->queue);
+	ASSERT(a->connect_ms == b->connect_ms);
+	if (a->type == HOOK_POLICY) {
+		ASSERT(a->events == b->events && a->events != 0);
+		ASSERT(a->idle_ms == b->idle_ms && a->ttl_ms == b->ttl_ms);
+		same_text(a->policy_context, b->policy_context);
+	} else {
+		ASSERT(a->content_deadline_ms == b->content_deadline_ms);
+		ASSERT(a->quarantine == b->quarantine);
+		same_text(a->daemon_name, b->daemon_name);
+	}
+}
+
+static void same_hook(const struct conf_hook *a, const struct conf_hook *b)
+{
+	same_text(a->name, b->name);
+	ASSERT(a->type == b->type && a->mode == b->mode);
+	ASSERT(a->on_failure == b->on_failure && a->deadline_ms == b->deadline_ms);
+	if (a->type == HOOK_RULES) {
+		same_rules(&a->rules, &b->rules);
+	} else if (a->type == HOOK_POLICY || a->type == HOOK_MILTER) {
+		same_server(a, b);
+	} else {
+		same_text(a->file, b->file);
+		ASSERT(a->budget == b->budget && a->memory_bytes == b->memory_bytes);
+		ASSERT(a->option_count == b->option_count);
+		for (uint32_t i = 0; i < a->option_count; i++) {
+			same_text(a->options[i].name, b->options[i].name);
+			same_text(a->options[i].value, b->options[i].value);
+		}
+	}
 }
 
 static void same_conf(const struct conf *a, const struct conf *b)
@@ -166,6 +200,10 @@ static void same_conf(const struct conf *a, const struct conf *b)
 	ASSERT(a->limits.accept_backlog == b->limits.accept_backlog);
 	ASSERT(a->limits.pressure == b->limits.pressure);
 	ASSERT(a->shutdown_grace_ms == b->shutdown_grace_ms);
+	ASSERT(a->hold.memory == b->hold.memory && a->hold.disk == b->hold.disk);
+	ASSERT(a->hold.spill == b->hold.spill && a->hold.message == b->hold.message);
+	same_text(a->hold.directory, b->hold.directory);
+	ASSERT(memcmp(&a->helpers, &b->helpers, sizeof(a->helpers)) == 0);
 	ASSERT(a->listener_count == b->listener_count && a->hook_count == b->hook_count);
 	ASSERT(a->upstream_count == b->upstream_count);
 	for (uint32_t i = 0; i < a->listener_count; i++)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The milter protocol: all of engine/hook/milter_wire.h. Claimed, for any octets:
+ * The milter protocol: all of engine/hook/milter/milter_wire.h. Claimed, for any octets:
  *  - packets are the same whether the octets come whole or one by one, each with the octet that
  *    decides it, and are those of a naive reader;
  *  - what is parsed lies in its packet; a reply, a header field, a reason is taken exactly when the
@@ -14,7 +14,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "engine/hook/milter_wire.h"
+#include "engine/hook/milter/milter_wire.h"
 #include "engine/smtp/cmd.h"
 
 #define EVERY_CUT_BYTES_MAX 600
@@ -24,7 +24,7 @@
 #define TEXT "[^\x01-\x08\x0a-\x1f\x7f]*"
 
 static struct grammar g_name = GRAMMAR("^[!-9;-~]+$");
-static struct grammar g_value = GRAMMAR("^[^\r\n]*(\n[ \t]+[^ \t\r\n][^\r\n]*)*$");
+static struct grammar g_value = GRAMMAR("^[^\r\n]*(\r?\n[ \t]+[^ \t\r\n][^\r\n]*)*$");
 static struct grammar g_text = GRAMMAR("^" TEXT "$");
 static struct grammar g_last_line = GRAMMAR("^[45][0-9][0-9]( " TEXT ")?$");
 static struct grammar g_line = GRAMMAR("^[45][0-9][0-9]-" TEXT "$");

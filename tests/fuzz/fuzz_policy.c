@@ -17,7 +17,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "engine/hook/policy_wire.h"
+#include "engine/hook/policy/policy_wire.h"
 
 #define INPUT_BYTES_MAX 6000 /* above POLICY_REPLY_BYTES_MAX */
 #define EVERY_CUT_BYTES_MAX 300

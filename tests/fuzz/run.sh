@@ -35,7 +35,8 @@ dictionary()
 {
 	case $1 in
 	config) echo tests/fuzz/dict/yaml.dict ;;
-	data | log | milter) echo "tests/fuzz/dict/$1.dict" ;;
+	auth | data | header | log | milter) echo "tests/fuzz/dict/$1.dict" ;;
+	dots) echo tests/fuzz/dict/data.dict ;;
 	world) ;;
 	*) echo tests/fuzz/dict/smtp.dict ;;
 	esac

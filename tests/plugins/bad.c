@@ -44,13 +44,13 @@ static uint32_t event(void *self, const struct ringpost_event *ev, struct ringpo
 #endif
 
 #ifdef BAD_flags
-#define FLAGS 1
+#define FLAGS (RINGPOST_MAY_BLOCK << 1)
 #else
 #define FLAGS 0
 #endif
 
 #if defined(BAD_unknown)
-#define EVENTS (RINGPOST_ON_ALL | 1u << 11)
+#define EVENTS (RINGPOST_ON_ALL | 1u << 12)
 #elif defined(BAD_none)
 #define EVENTS 0
 #else

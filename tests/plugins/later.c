@@ -3,10 +3,14 @@
  * Answers later, from one thread of its own. Options:
  *
  *     at         events to wait at: "rcpt" or "rcpt,end-of-data"; others pass
+ *     only       the address to wait for at MAIL and RCPT; others pass
  *     ms         how long the answer takes
- *     verdict    pass, reject, tempfail, drop; never (no answer at all); twice (pass, and once
- * more: what the second one got is logged); taken-back (suspend(), then PASS at once) text       of
- * the answer news       suspends at news too, and logs when that gives a token
+ *     verdict    pass, reject, tempfail, drop: the answer; never: none at all; twice: pass, and
+ *                once more (what the second one got is logged); taken-back: suspend(), then PASS
+ *     text       of the answer
+ *     news       suspends at news too, and logs when that gives a token
+ *
+ * Counts (in the record `hook-counters`): asked (questions that were suspended).
  *
  * Questions are answered in the order they came in, since each waits as long as any other. Without
  * memory for one it is refused for now. What still waits at close() is not answered.
@@ -27,8 +31,9 @@ enum mode { ANSWERS, NEVER, TWICE, TAKEN_BACK };
 
 struct later {
 	const struct ringpost_host *host;
-	const char *text;
+	const char *text, *only;
 	uint32_t at, verdict;
+	int asked;
 	enum mode mode;
 	unsigned long ms;
 	bool news;
@@ -107,6 +112,7 @@ static uint32_t wait_for_it(struct later *l, const struct ringpost_event *ev)
 	if (!q)
 		return RINGPOST_TEMPFAIL;
 	q->token = l->host->suspend(l->host->handle, ev);
+	l->host->count(l->host->handle, l->asked, 1);
 	if (l->mode == NEVER || l->mode == TAKEN_BACK) {
 		free(q);
 		return l->mode == NEVER ? RINGPOST_PENDING : RINGPOST_PASS;
@@ -126,12 +132,19 @@ static uint32_t wait_for_it(struct later *l, const struct ringpost_event *ev)
 	return RINGPOST_PENDING;
 }
 
+static bool waits_at(const struct later *l, const struct ringpost_event *ev)
+{
+	bool named = ev->kind == RINGPOST_MAIL || ev->kind == RINGPOST_RCPT;
+
+	return (l->at & RINGPOST_ON(ev->kind)) && (!l->only || !named || is(ev->address, l->only));
+}
+
 static uint32_t event(void *self, const struct ringpost_event *ev, struct ringpost_answer *answer)
 {
 	struct later *l = self;
 
 	if (ev->kind < RINGPOST_STARTTLS)
-		return l->at & RINGPOST_ON(ev->kind) ? wait_for_it(l, ev) : RINGPOST_PASS;
+		return waits_at(l, ev) ? wait_for_it(l, ev) : RINGPOST_PASS;
 	if (l->news) {
 		struct ringpost_token t = l->host->suspend(l->host->handle, ev);
 
@@ -178,6 +191,8 @@ static bool set(struct later *l, const struct ringpost_option *o)
 	}
 	if (strcmp(o->name, "text") == 0)
 		l->text = o->value;
+	else if (strcmp(o->name, "only") == 0)
+		l->only = o->value;
 	else if (strcmp(o->name, "news") == 0)
 		l->news = true;
 	else
@@ -220,6 +235,7 @@ static int open_it(const struct ringpost_host *host, const struct ringpost_optio
 		free(l);
 		return -1;
 	}
+	l->asked = host->counter(host->handle, "asked");
 	*self = l;
 	return 0;
 }
@@ -241,4 +257,4 @@ static void close_it(void *self)
 }
 
 const struct ringpost_plugin ringpost_plugin = {RINGPOST_ABI, sizeof(struct ringpost_plugin),
-	"later", 0, RINGPOST_ON_ALL, open_it, close_it, event};
+	"later", 0, RINGPOST_ON_ENVELOPE, open_it, close_it, event};

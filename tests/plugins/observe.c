@@ -69,4 +69,4 @@ static uint32_t event(void *self, const struct ringpost_event *ev, struct ringpo
 }
 
 const struct ringpost_plugin ringpost_plugin = {RINGPOST_ABI, sizeof(struct ringpost_plugin),
-	"observe", 0, RINGPOST_ON_ALL, open_it, free, event};
+	"observe", 0, RINGPOST_ON_ENVELOPE, open_it, free, event};

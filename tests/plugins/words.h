@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EVENT_COUNT 11
+#define EVENT_COUNT 12
 
 static const char *const event_names[EVENT_COUNT] = {"connect", "ehlo", "auth", "mail", "rcpt",
-	"data", "end-of-data", "starttls", "reset", "transaction", "close"};
+	"data", "end-of-data", "starttls", "reset", "transaction", "close", "body"};
 
 static inline int is(struct ringpost_span s, const char *word)
 {

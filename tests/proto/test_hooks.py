@@ -6,6 +6,7 @@ import subprocess
 import time
 
 from lib.core import cases, test
+from lib.crowd import OPEN
 from lib.smtp import (BODY, EHLO, GO, GREETING, MAIL, OK_MAIL, OK_RCPT, RCPT, TAKEN, data_open, ehlo_reply, envelope, greet, hello, message,
                       no_end_seen, opened, relinked, step)
 
@@ -221,6 +222,51 @@ def group_waits_for_the_one_in_the_middle(t):
     c.expect(TAKEN)
     u.expect(MAIL).send(OK_MAIL)
     c.expect(OK_MAIL)
+
+
+LINES = {"short": RCPT, "long": b"RCPT TO:<b@y.test> ORCPT=rfc822;" + b"b" * 480 + b"@y.test\r\n"}
+
+
+@cases({"%s-%s" % (n, e): (LINES[n], e) for n in LINES for e in ("more", "piece", "eof")}, quick=True)
+def line_waits_alone(t, case):
+    """Nothing stands behind it when it begins to wait; what comes then stays behind it."""
+    line, behind = case
+    rp, up = later(t, "rcpt", ms=200)
+    c, u = opened(t, rp, up)
+    step(c, u, MAIL, OK_MAIL)
+    c.send(line)
+    c.settle()
+    if behind == "eof":
+        c.half_close()
+        u.expect(line).send(OK_RCPT)
+        c.expect(OK_RCPT)
+        return
+    c.send_split(RCPT + b"DATA\r\n", *([len(RCPT) + 3] if behind == "piece" else []))
+    u.expect(line + RCPT + b"DATA\r\n").send(OK_RCPT + OK_RCPT + GO)
+    c.expect(OK_RCPT + OK_RCPT + GO)
+    c.send(BODY)
+    u.expect(BODY).send(TAKEN)
+    c.expect(TAKEN)
+
+
+@test(quick=True)
+def lines_that_wait_take_no_waiting_input(t):
+    """More sessions than there are cells for waiting input (`limits.memory`: 256 of 4 KiB); each has said one line."""
+    srv = t.auto()
+    hook = {"type": "plugin", "file": so(t, "later"), "deadline": "5m", "options": {"at": "rcpt", "verdict": "never"}}
+    rp = t.ringpost(srv, listener={"hooks": ["h"], "limits": OPEN}, conf={"hooks": {"h": hook}, "limits": {"memory": "1m"}})
+    waiting = [rp.client() for _ in range(300)]
+    for c in waiting:
+        c.reply(b"220")
+        c.send(EHLO).reply(b"250")
+        c.send(MAIL).reply(b"250")
+        c.send(RCPT)
+    other = rp.client()
+    other.reply(b"220")
+    other.send(b"NOOP\r\n").reply(b"250")
+    t.equal([bytes(c.pending()) for c in waiting if c.pending()], [], "replies to those that wait")
+    for c in waiting:
+        c.reset()
 
 
 @test(quick=True)

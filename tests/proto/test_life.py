@@ -46,6 +46,41 @@ def version_usage_and_check(t):
     t.equal(status, 0, "the dump is a configuration again:\n" + text)
 
 
+ASKED = GOOD.replace("upstream: mta}", "upstream: mta, hooks: [script, greylist, filter]}") + """hold: {memory: 64m, spill: 1m}
+hooks:
+  script: {type: lua, file: /nowhere/script.lua, mode: hold-all}
+  greylist: {type: policy, endpoint: 127.0.0.1:10023, events: [rcpt, end-of-data]}
+  filter: {type: milter, endpoint: "unix:/nowhere/milter"}
+"""
+
+
+@test(quick=True)
+def dump_of_hooks_opens_none_of_them(t):
+    status, text = program(t, "-T", "-c", write(t, ASKED))
+    t.equal(status, 0, "-T:\n" + text)
+    for words in ("budget: 1m", "connections: 20\n", "connections: 500\n", "context: \"\"", "mode: hold-all", "quarantine: reject",
+                  "content-deadline: 5m", "events: [\"rcpt\", \"end-of-data\"]", "spill: 1m", "threads: 8"):
+        t.check(words in text, "%s:\n%s" % (words, text))
+    again = program(t, "-T", "-c", write(t, text))
+    t.equal(again, (0, text), "the dump of the dump")
+
+
+@test(quick=True)
+def doctor_counts_what_hooks_need(t):
+    """4096 descriptors: 2 for each session, 1 for its milter and 1 for its file, 20 for the policy server."""
+    def sessions(text):
+        p = subprocess.run(["prlimit", "--nofile=4096:4096", os.path.join(t.build, "ringpost"), "doctor", "-c", write(t, text)],
+                           capture_output=True, text=True, timeout=t.wait * 2)
+        t.equal(p.returncode, 0, p.stdout + p.stderr)
+        return int(p.stdout.split("  sessions")[1].split()[0])
+
+    alone = sessions("workers: 1\n" + GOOD)
+    milter_and_file = ASKED.replace("hold: {memory: 64m, spill: 1m}", "hold: {memory: 4g, disk: 4g}").replace("script, greylist, filter", "script, filter")
+    t.equal(sessions("workers: 1\n" + milter_and_file.replace("hold-all", "stream")), alone - 250, "with 500 connections to a milter")
+    t.equal(sessions("workers: 1\n" + milter_and_file), (2 * alone - 500) // 3, "with a file for each session as well")
+    t.equal(sessions("workers: 1\n" + ASKED), alone - (500 + 20 + 64) // 2, "with 64 files, the milter and the policy server")
+
+
 @test(quick=True)
 def doctor_answers(t):
     status, text = program(t, "doctor")
@@ -91,6 +126,9 @@ BAD = {
     "final-reply": GOOD.replace("127.0.0.1:25", "127.0.0.1:25, timeouts: {final-reply: 100s}"),
     "same-address": GOOD.replace("upstreams:", "  b: {bind: 127.0.0.1:2525, upstream: mta}\n  a: {bind: 127.0.0.1:2525, upstream: mta}\nupstreams:"),
     "bad-duration": GOOD + "shutdown-grace: soon\n",
+    "hook-of-no-kind": GOOD + "hooks:\n  h: {type: milters, endpoint: 127.0.0.1:11332}\n",
+    "policy-without-server": GOOD + "hooks:\n  h: {type: policy}\n",
+    "nothing-can-be-kept": GOOD + "hold: {memory: 1m, spill: 1m}\n",
 }
 
 
@@ -107,6 +145,19 @@ def bad_configuration_exits_78(t, text):
 def unknown_key_gets_the_nearest(t):
     status, out = program(t, "check", "-c", write(t, GOOD + "shutdown-grase: 30s\n"))
     t.check("shutdown-grace" in out and "c.yaml:5:" in out, out)
+
+
+@test(quick=True)
+def all_errors_of_hooks_have_their_place(t):
+    status, out = program(t, "check", "-c", write(t, GOOD + "hooks:\n"
+                          "  p: {type: policy, endpoint: localhost:10023, events: [rctp]}\n"
+                          "  m: {type: milter, endpoint: 127.0.0.1:11332, qarantine: reject}\n"
+                          "  l: {type: lua, file: l.lua, budget: 5}\n"))
+    t.equal(status, 78, out)
+    for place, words in (("6:31", "does not look names up"), ("6:57", "did you mean `rcpt`?"), ("7:48", "did you mean `quarantine`?"),
+                         ("8:24", "is a relative path"), ("8:39", "must be between 1k and 1000m")):
+        t.check(any("c.yaml:%s: error: " % place in line and words in line for line in out.split("\n")), "%s %s:\n%s" % (place, words, out))
+    t.check(out.endswith("\n5 errors\n"), out)
 
 
 @test(quick=True)

@@ -10,7 +10,7 @@ from lib.smtp import (EHLO, GO, GREETING, MAIL, OK_MAIL, OK_RCPT, RCPT, TAKEN, a
 
 @test(quick=True)
 def recipients(t):
-    rp, up, c, u = pair(t, listener={"limits": {"recipients": 100, "soft-errors": 1000, "errors": 1000, "pipeline": 255}})
+    rp, up, c, u = pair(t, listener={"limits": {"recipients": 100, "soft-errors": 1000, "errors": 1000, "pipeline": 250}})
     for _ in range(2):
         step(c, u, MAIL, OK_MAIL)
         c.send(RCPT * 103 + b"NOOP\r\n")

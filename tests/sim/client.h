@@ -25,6 +25,7 @@ struct clients_conf {
 	bool chunks;	      /* BDAT wherever it is offered */
 	bool binds;	      /* says what concerns one link alone, where it is offered or not */
 	bool bulky;	      /* large bodies, by BDAT where that is offered: what movers carry */
+	bool letters;	      /* bodies that have a header */
 	/* Words that rules of the engine refuse, to be said now and then. */
 	const char *bad_sender, *bad_recipient, *bad_ehlo;
 };

@@ -142,6 +142,26 @@ static void smuggle(struct body *b)
 	line(b, "", "\r\n");
 }
 
+/* A header, whole or odd, and what may follow it. */
+static void letter(struct body *b)
+{
+	static const char *const fields[] = {"Subject: ", "To:", "Received: ", "subject : ",
+		"X-Mark:\t", "Received: by\r\n\t", "X-Dots: .\r\n ."};
+	static const char *const seams[] = {
+		"\r\n", "", "\r\n.\r\n", "not a field\r\n", " blank\r\n"};
+	uint32_t seam = pick(b, 3) ? 0 : pick(b, ARRAY_LEN(seams));
+
+	for (uint32_t i = 1 + pick(b, 5); i > 0; i--)
+		line(b, fields[pick(b, ARRAY_LEN(fields))], "\r\n");
+	if (pick(b, 16) == 15) {
+		line(b, "Last: ", "");
+		return;
+	}
+	octets_str(b->o, seams[seam]);
+	for (uint32_t i = pick(b, 4); i > 0; i--)
+		line(b, i % 2 ? "" : ".", "\r\n");
+}
+
 /* X(id, weight of 256, least manners) */
 #define BODIES(X)                    \
 	X(short_one, 0, CLI_POLITE)  \
@@ -175,6 +195,8 @@ void cli_body(struct octets *out, struct cli *c, bool smuggles)
 		smuggle(&b);
 	else if (c->all->calm)
 		short_one(&b);
+	else if (c->all->conf.letters && tape_pick(c->all->t, 8) > 2)
+		letter(&b);
 	else if (c->all->conf.bulky)
 		large(&b);
 	else

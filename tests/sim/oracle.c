@@ -490,14 +490,17 @@ static void judge(struct oracle *o)
 	find_sessions(o);
 	index_servers(o);
 	assign_links(o);
+	if (o->in->hooked && ok(o))
+		judge_hooked(o);
 	for (uint32_t i = 0; i < o->sess_n && ok(o); i++) {
-		read_session(o, &o->sess[i]);
+		if (!o->in->hooked)
+			read_session(o, &o->sess[i]);
 		for (uint32_t k = 0; k < o->sess[i].link_n && ok(o); k++)
 			judge_replies_held(o, &o->sess[i], o->sess[i].links[k]);
 	}
-	if (ok(o))
+	if (ok(o) && !o->in->hooked)
 		judge_messages(o);
-	if (ok(o))
+	if (ok(o) && !o->in->hooked)
 		judge_log(o);
 }
 

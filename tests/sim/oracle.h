@@ -47,6 +47,11 @@ struct verdict {
 	char text[512];	       /* what, where: for people */
 };
 
+/* Of a hook as configured. */
+struct oracle_hook {
+	bool asked_at_end, sees, keeps;
+};
+
 /* Of one listener's sessions, as configured. */
 struct oracle_listener {
 	enum { NEWLINES_GUARD, NEWLINES_REJECT, NEWLINES_NORMALIZE, NEWLINES_PASS } newlines;
@@ -63,6 +68,9 @@ struct oracle_listener {
 	uint32_t first_server, server_count;		   /* the servers of its upstream */
 	uint64_t shortest_ms;				   /* the shortest of all its time limits */
 	uint64_t final_ms; /* for the reply to a message that the server has whole */
+	struct oracle_hook hooks[6];
+	uint32_t hook_count;
+	bool keeps; /* messages: one of its hooks does */
 };
 
 struct oracle_in {
@@ -76,6 +84,7 @@ struct oracle_in {
 	/* Things that happened to the whole core and excuse refusals. */
 	bool drained, killed, pressure, admission_refused;
 	struct verdicts *verdicts; /* what the seeded hook said; NULL: there is none */
+	bool hooked; /* the sessions are of listeners whose hooks change messages: see wishes.h */
 	uint32_t sessions_max;
 	/* Octets of one direction of a session that may be held: what stops reading, and what still
 	 * comes then. */
@@ -87,5 +96,6 @@ void oracle_judge(const struct oracle_in *in, struct verdict *out);
 /* The oracle's own test: records made by hand, good and broken ones. The number that it judged
  * wrongly; each of them is printed. */
 int oracle_cases(void);
+int oracle_hook_cases(void); /* the part of it for oracle_hooks.c */
 
 #endif

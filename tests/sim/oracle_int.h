@@ -26,9 +26,12 @@ enum own_reply {
 
 struct own_text {
 	unsigned code;
-	const char *text; /* all of it behind the code */
+	const char *enhanced, *text; /* enhanced NULL: the code has none */
 };
 extern const struct own_text own_texts[OWN_COUNT];
+/* All of it behind the code, in `to`. */
+#define OWN_TEXT_MAX 128
+struct span own_words(enum own_reply own, char to[OWN_TEXT_MAX]);
 
 /* ---- reading SMTP (oracle_smtp.c) ---- */
 
@@ -289,6 +292,8 @@ void ehlo_compare(struct oracle *o, struct sess *s, const struct unit *u, const 
 
 /* ---- reading a session (oracle_read.c) ---- */
 void read_session(struct oracle *o, struct sess *s);
+/* The connection was dead, or was given up: no reply is owed. */
+bool session_cut(const struct oracle *o, const struct sess *s);
 
 /* ---- what may be (oracle_rules.c) ---- */
 bool link_trouble(const struct oracle *o, const struct sess *s, uint32_t ev);
@@ -324,6 +329,9 @@ void body_passed(struct oracle *o, struct sess *s, struct omsg *m, uint32_t star
 	uint32_t n, bool whole);
 void body_bound(struct oracle *o, struct sess *s, uint32_t in_from, uint32_t in_to, uint32_t sock,
 	uint32_t out_from);
+
+/* ---- sessions whose hooks change messages (oracle_hooks.c) ---- */
+void judge_hooked(struct oracle *o);
 
 /* ---- records and counters (oracle_log.c) ---- */
 void judge_log(struct oracle *o);

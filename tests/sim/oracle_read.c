@@ -765,7 +765,7 @@ static bool does_not_read(const struct oracle *o, const struct sess *s)
 		       then > 2 * LINGER_US ? then - 2 * LINGER_US : 0);
 }
 
-static bool cut_off(const struct oracle *o, const struct sess *s)
+bool session_cut(const struct oracle *o, const struct sess *s)
 {
 	const struct rec_sock *rs = s->rs;
 
@@ -793,8 +793,8 @@ static bool turned_away(const struct oracle *o, const struct sess *s)
 	if (faults[FAULT_SEND_AGAIN] == 0 && faults[FAULT_SHORT_SEND] == 0)
 		return false;
 	for (size_t i = 0; i < ARRAY_LEN(at_once); i++) {
-		snprintf(text, sizeof(text), "%u %s\r\n", own_texts[at_once[i]].code,
-			own_texts[at_once[i]].text);
+		snprintf(text, sizeof(text), "%u %s %s\r\n", own_texts[at_once[i]].code,
+			own_texts[at_once[i]].enhanced, own_texts[at_once[i]].text);
 		if (is_prefix(out, span_str(text)))
 			return true;
 	}
@@ -810,7 +810,7 @@ static void finish(struct oracle *o, struct sess *s)
 		broken(o, I4_REPLIES, s, s->number, span_drop(octets_span(&rs->out), s->out_at),
 			"octets behind the reply that ended the session");
 	s->away = turned_away(o, s);
-	s->cut = s->away || cut_off(o, s);
+	s->cut = s->away || session_cut(o, s);
 	/* A client that ends in the middle of a body is gone: nothing is owed to it any more. A 354
 	 * that was a lie begins one as well. */
 	s->cut |= rs->in_end && (s->unanswered_in_body || (s->link_n && lied(o, s->links[s->cur])));

@@ -9,10 +9,20 @@
 #include "tests/sim/actor.h"
 
 const struct own_text own_texts[OWN_COUNT] = {
-#define X(id, code, enhanced, text, word) [OWN_##id] = {code, enhanced " " text},
+#define X(id, code, enhanced, text, word) [OWN_##id] = {code, enhanced, text},
 #include "engine/session/replies.def"
 #undef X
 };
+
+struct span own_words(enum own_reply own, char to[OWN_TEXT_MAX])
+{
+	const struct own_text *t = &own_texts[own];
+	int n = snprintf(to, OWN_TEXT_MAX, "%s%s%s", t->enhanced ? t->enhanced : "",
+		t->enhanced ? " " : "", t->text);
+
+	ASSERT(n > 0 && n < OWN_TEXT_MAX);
+	return span_of(to, (size_t)n);
+}
 
 /* ---- marks ---- */
 
@@ -95,7 +105,8 @@ static bool own_find(unsigned code, struct span text, enum own_reply *out)
 	size_t best = 0;
 
 	for (enum own_reply i = 0; i < OWN_COUNT; i++) {
-		struct span t = span_str(own_texts[i].text);
+		char words[OWN_TEXT_MAX];
+		struct span t = own_words(i, words);
 
 		if (own_texts[i].code != code || text.n < t.n || t.n <= best)
 			continue;

@@ -486,6 +486,12 @@ static bool may_done(const struct said *x)
 	return (x->u->verb == V_RSET || x->u->verb == V_NOOP) && link_gone(x);
 }
 
+/* The hooks of the sessions that are read here change nothing: oracle_hooks.c judges the others. */
+static bool may_hooks_change(const struct said *x)
+{
+	return false;
+}
+
 enum { ENDS = 1, GREETS = 2 };
 
 /* In the order of the table of replies. ENDS: nothing follows. GREETS: may be the first reply. */
@@ -514,6 +520,15 @@ static const struct {
 	[OWN_REPLY_BAD_RECIPIENT] = {may_bad_recipient, 0, "a recipient that cannot be read"},
 	[OWN_REPLY_BAD_PARAM] = {may_bad_param, 0, "a parameter that cannot be read"},
 	[OWN_REPLY_TOO_BIG] = {may_too_big, 0, "a message above the limit"},
+	[OWN_REPLY_GO_AHEAD] = {may_hooks_change, 0, "a message that is kept or discarded"},
+	[OWN_REPLY_CHUNK] = {may_hooks_change, 0, "a message that is kept or discarded"},
+	[OWN_REPLY_CHANGED_LONG] = {may_hooks_change, 0, "a changed command"},
+	[OWN_REPLY_CHANGED_MUCH] = {may_hooks_change, 0, "added header fields"},
+	[OWN_REPLY_HOLD_FULL] = {may_hooks_change, 0, "a message that is kept"},
+	[OWN_REPLY_HOLD_FAILED] = {may_hooks_change, 0, "a message that is kept"},
+	[OWN_REPLY_HEADER] = {may_hooks_change, 0, "a changed header"},
+	[OWN_REPLY_ENVELOPE] = {may_hooks_change, 0, "a changed envelope"},
+	[OWN_REPLY_NOBODY] = {may_hooks_change, 0, "a message without recipients"},
 	[OWN_REPLY_NEED_MAIL] = {may_need_mail, 0, "no accepted MAIL"},
 	[OWN_REPLY_NEED_RCPT] = {may_need_rcpt, 0, "no accepted RCPT"},
 	[OWN_REPLY_NO_RCPT] = {may_no_rcpt, 0, "every RCPT refused"},

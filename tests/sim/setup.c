@@ -11,6 +11,8 @@
 
 static const char text[] =
 	"log: {format: logfmt, level: info}\n"
+	"workers: 1\n"
+	"hold: {memory: 1m, spill: 16k, disk: 300k, message: 200k}\n"
 	"hooks:\n"
 	"  words:\n"
 	"    type: rules\n"
@@ -19,6 +21,14 @@ static const char text[] =
 	"    reject-ehlo: [" SETUP_BAD_EHLO "]\n"
 	"    reply: \"" SETUP_RULE_REPLY "\"\n"
 	"  seeded: {type: plugin, file: /seeded, deadline: " VERDICTS_DEADLINE_S "}\n"
+	"  see1: {type: plugin, file: /see1, deadline: " VERDICTS_DEADLINE_S "}\n"
+	"  see2: {type: plugin, file: /see2, deadline: " VERDICTS_DEADLINE_S "}\n"
+	"  change1: {type: plugin, file: /change1, deadline: " VERDICTS_DEADLINE_S "}\n"
+	"  change2: {type: plugin, file: /change2, deadline: " VERDICTS_DEADLINE_S "}\n"
+	"  keep1: {type: plugin, mode: hold-all, file: /keep1, deadline: " VERDICTS_DEADLINE_S "}\n"
+	"  keep2: {type: plugin, mode: hold-all, file: /keep2, deadline: " VERDICTS_DEADLINE_S "}\n"
+	"  stream1: {type: plugin, mode: stream, file: /stream1, deadline: " VERDICTS_DEADLINE_S
+	"}\n"
 	"listeners:\n"
 	"  plain: {bind: 127.0.0.1:2501, clients: any, hooks: [seeded], upstream: plain}\n"
 	"  rules:\n"
@@ -51,6 +61,15 @@ static const char text[] =
 	"    limits: {message: 70k, pipeline: 1}\n"
 	"    upstream: sized\n"
 	"  tls-splice: {bind: 127.0.0.1:2508, clients: any, starttls: passthrough, upstream: tls}\n"
+	/* From here on the hooks see, change, discard and keep messages. */
+	"  " SETUP_FIRST_HOOKED
+	": {bind: 127.0.0.1:2509, clients: any, hooks: [see1, see2], upstream: seen}\n"
+	"  changed: {bind: 127.0.0.1:2510, clients: any, hooks: [change1, change2],\n"
+	"            limits: {pipeline: 4}, upstream: changed}\n"
+	"  kept: {bind: 127.0.0.1:2511, clients: any, hooks: [keep1, keep2], upstream: kept}\n"
+	"  all: {bind: 127.0.0.1:2512, clients: any, hooks: [see1, change1, keep1, stream1, "
+	"keep2],\n"
+	"        upstream: all}\n"
 	"upstreams:\n"
 	"  plain: {servers: 10.2.0.1:25}\n"
 	"  copy: {servers: [10.2.1.1:25, 10.2.1.2:25], mover: copy}\n"
@@ -64,7 +83,11 @@ static const char text[] =
 	"    mover: splice\n"
 	"  zero: {servers: 10.2.5.1:25, mover: zero-copy}\n"
 	"  sized: {servers: [10.2.6.1:25, 10.2.6.2:25], mover: zero-copy}\n"
-	"  tls: {servers: 10.2.7.1:25, mover: splice}\n";
+	"  tls: {servers: 10.2.7.1:25, mover: splice}\n"
+	"  seen: {servers: 10.2.8.1:25, mover: splice}\n"
+	"  changed: {servers: [10.2.9.1:25, 10.2.9.2:25], mover: zero-copy}\n"
+	"  kept: {servers: [10.2.10.1:25, 10.2.10.2:25]}\n"
+	"  all: {servers: 10.2.11.1:25}\n";
 
 static uint64_t shortest_ms(const struct conf_listener *l)
 {
@@ -108,6 +131,16 @@ static void describe(const struct conf_listener *l, struct oracle_listener *o)
 	o->junk_max = l->limits.junk;
 	o->shortest_ms = shortest_ms(l);
 	o->final_ms = l->upstream->timeouts.final_reply;
+	o->hook_count = l->hook_count;
+	ASSERT(l->hook_count <= ARRAY_LEN(o->hooks));
+	for (uint32_t i = 0; i < l->hook_count; i++) {
+		enum conf_hook_mode mode = l->hooks[i]->mode;
+
+		o->hooks[i] = (struct oracle_hook){.asked_at_end = mode != HOOK_STREAM,
+			.keeps = mode == HOOK_HOLD_ALL,
+			.sees = mode != HOOK_STREAM && strncmp(l->hooks[i]->name, "change", 6)};
+		o->keeps |= mode == HOOK_HOLD_ALL;
+	}
 	if (!has_rules(l))
 		return;
 	o->bad_sender = SETUP_BAD_SENDER;
@@ -141,8 +174,11 @@ static void make(struct setup *s)
 	ASSERT(s->conf);
 	s->listeners = calloc(s->conf->listener_count, sizeof(*s->listeners));
 	ASSERT(s->listeners);
-	for (uint32_t i = 0; i < s->conf->listener_count; i++)
+	for (uint32_t i = 0; i < s->conf->listener_count; i++) {
 		describe(&s->conf->listeners[i], &s->listeners[i]);
+		if (strcmp(s->conf->listeners[i].name, SETUP_FIRST_HOOKED) == 0)
+			s->plain_count = i;
+	}
 	number_servers(s);
 }
 

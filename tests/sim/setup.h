@@ -14,11 +14,14 @@
 #define SETUP_BAD_EHLO "worm.bad.example"
 #define SETUP_RULE_REPLY "550 5.7.1 refused by the rule"
 
+#define SETUP_FIRST_HOOKED "seen"
+
 struct setup {
 	struct conf *conf;
 	struct oracle_listener *listeners; /* by conf_listener.index; owns */
 	struct ring_addr *servers;	   /* all servers of all upstreams, numbered; owns */
 	uint32_t server_count;
+	uint32_t plain_count; /* listeners before the first whose hooks change messages */
 };
 
 /* The process's own; made on first use, never freed. */

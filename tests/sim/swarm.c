@@ -12,8 +12,15 @@
 
 enum theme swarm_theme(struct tape *t)
 {
-	static const uint8_t themes[16] = {
-		[11] = THEME_STARTTLS, THEME_KILLED, THEME_SLOW, THEME_CARRIED, THEME_BOUND};
+	static const uint8_t themes[16] = {[7] = THEME_HOOKS,
+		THEME_HOOKS,
+		THEME_HOOKS,
+		THEME_HOOKS,
+		[11] = THEME_STARTTLS,
+		THEME_KILLED,
+		THEME_SLOW,
+		THEME_CARRIED,
+		THEME_BOUND};
 
 	return (enum theme)themes[tape_pick(t, ARRAY_LEN(themes))];
 }
@@ -94,18 +101,23 @@ static bool suits(enum theme theme, const struct oracle_listener *l)
 
 uint32_t swarm_listener(struct tape *t, enum theme theme, const struct setup *s)
 {
-	uint32_t i = tape_pick(t, s->conf->listener_count);
+	uint32_t n = s->plain_count, i;
 
+	if (theme == THEME_HOOKS)
+		return n + tape_pick(t, s->conf->listener_count - n);
+	i = tape_pick(t, n);
 	while (!suits(theme, &s->listeners[i]))
-		i = (i + 1) % s->conf->listener_count;
+		i = (i + 1) % n;
 	return i;
 }
 
 void swarm_servers(struct tape *t, enum theme theme, const struct oracle_listener *l, bool strict,
 	struct servers_conf *c)
 {
-	c->manners = (enum srv_manners)tape_pick(t, 3);
+	c->manners = (enum srv_manners)tape_pick(t, theme == THEME_HOOKS ? 2 : 3);
 	c->dies = tape_pick(t, 3) == 2;
+	if (theme == THEME_HOOKS)
+		return;
 	c->starttls = l->starttls_passed && (tape_pick(t, 2) || theme == THEME_STARTTLS);
 	c->auth = tape_pick(t, 3) == 1;
 	c->slow = theme == THEME_SLOW || theme == THEME_CARRIED;
@@ -127,9 +139,13 @@ void swarm_clients(
 		c->bulky ? bodies[ARRAY_LEN(bodies) - 1] : bodies[tape_pick(t, ARRAY_LEN(bodies))];
 	if (theme == THEME_KILLED)
 		c->body_bytes = CARRIED_BYTES;
-	c->manners = (enum cli_manners)tape_pick(t, 3);
+	c->manners = (enum cli_manners)tape_pick(t, theme == THEME_HOOKS ? 2 : 3);
 	c->dies = tape_pick(t, 3) == 2;
 	c->stalls = tape_pick(t, 3) == 1;
+	if (theme == THEME_HOOKS) {
+		c->letters = true;
+		return;
+	}
 	c->starttls = tape_pick(t, 2) || theme == THEME_STARTTLS;
 	c->starttls_rushed = theme == THEME_STARTTLS;
 	c->binds = theme == THEME_BOUND;

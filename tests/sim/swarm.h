@@ -19,6 +19,7 @@ enum theme {
 	THEME_KILLED,	/* TERM and a second TERM, close together, while chunks are carried */
 	THEME_SLOW,	/* servers sleep longer than clients may, sockets are full for a moment */
 	THEME_CARRIED, /* large chunks, ways to carry them that cannot be had, servers that sleep */
+	THEME_HOOKS,   /* hooks that see, change, discard and keep messages */
 	THEME_BOUND,   /* what binds a session to its link, and links that are lost */
 };
 

@@ -7,16 +7,9 @@
 #include "tests/sim/verdicts.h"
 
 #include "tests/sim/actor.h"
+#include "tests/sim/wishes.h"
 
 #define WAITS_MAX_US (12ull * 1000000) /* some of them behind the deadline */
-
-struct verdict_wait {
-	const struct hook *hook;
-	struct hook_token token;
-	struct hook_verdict verdict;
-	uint64_t due_us;
-	bool twice;
-};
 
 static struct verdicts *current;
 
@@ -29,10 +22,16 @@ void verdicts_init(struct verdicts *v, struct sim_kernel *k, struct tape *t,
 	const struct record *rec, bool busy)
 {
 	*v = (struct verdicts){.k = k, .t = t, .rec = rec, .busy = busy};
+	v->wishes = calloc(1, sizeof(*v->wishes));
+	ASSERT(v->wishes);
 }
 
 void verdicts_free(struct verdicts *v)
 {
+	for (uint32_t i = 0; i < v->wait_n; i++)
+		hook_edits_free(v->wait[i].verdict.edits);
+	wishes_free(v->wishes);
+	free(v->wishes);
 	free(v->made);
 	free(v->wait);
 }
@@ -99,18 +98,29 @@ static enum hook_reach put_off(
 
 /* ---- the hook ---- */
 
+/* The one that only objects sees no message: the worlds it is in are read octet by octet. */
+static bool is_seeded(const struct hook *h)
+{
+	return strcmp(h->conf->name, "seeded") == 0;
+}
+
 static bool open_it(struct hook *h, char *why, size_t why_max)
 {
+	/* Of the others, those whose names say so see none, either. */
+	bool blind = is_seeded(h) || strncmp(h->conf->name, "change", 6) == 0;
+
 	h->wants = (1u << HOOK_POINT_COUNT) - 1;
+	if (blind)
+		h->wants &= ~(1u << HOOK_BODY);
 	return true;
 }
 
-static enum hook_reach ask_it(struct hook *h, const struct hook_ask *ask, struct hook_verdict *out)
+static enum hook_reach ask_seeded(
+	struct verdicts *v, struct hook *h, const struct hook_ask *ask, struct hook_verdict *out)
 {
-	struct verdicts *v = current;
 	uint32_t what;
 
-	if (!v || !v->busy || v->calm)
+	if (!v->busy || v->calm)
 		return REACH_ANSWERED;
 	what = tape_pick(v->t, 32);
 	if (what >= 27)
@@ -126,15 +136,39 @@ static enum hook_reach ask_it(struct hook *h, const struct hook_ask *ask, struct
 	return REACH_ANSWERED;
 }
 
+static enum hook_reach ask_it(struct hook *h, const struct hook_ask *ask, struct hook_verdict *out)
+{
+	struct verdicts *v = current;
+
+	if (!v)
+		return REACH_ANSWERED;
+	return is_seeded(h) ? ask_seeded(v, h, ask, out) : wishes_ask(v, h, ask, out);
+}
+
 static void tell_it(struct hook *h, const struct hook_ask *ask)
 {
+	if (current && !is_seeded(h))
+		wishes_tell(current, h, ask);
+}
+
+static void leave_it(struct hook *h, struct hook_core *c, void *own)
+{
+	wishes_leave(current, c, own);
 }
 
 static void close_it(struct hook *h)
 {
 }
 
-const struct hook_class hook_plugin_class = {true, open_it, close_it, ask_it, tell_it};
+const struct hook_class hook_plugin_class = {.may_wait = true,
+	.open = open_it,
+	.close = close_it,
+	.ask = ask_it,
+	.tell = tell_it,
+	.leave = leave_it};
+
+/* No world has a script. */
+const struct hook_class hook_lua_class = {.may_wait = true};
 
 /* ---- answering ---- */
 
@@ -153,7 +187,9 @@ bool verdicts_step(struct verdicts *v)
 		v->wait[i] = v->wait[--v->wait_n];
 		v->said += w.verdict.kind != VERDICT_PASS;
 		for (int n = 0; n <= w.twice; n++)
-			(void)hook_answer(w.hook, &w.token, &w.verdict);
+			if (hook_answer(w.hook, &w.token, &w.verdict) == CARRIED)
+				w.verdict.edits = NULL;
+		hook_edits_free(w.verdict.edits);
 		return true;
 	}
 	return false;

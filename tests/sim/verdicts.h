@@ -17,11 +17,13 @@
 #define VERDICT_TEXT "a verdict v"
 
 struct verdict_made {
-	uint64_t sid;
+	uint64_t sid, tid;   /* tid 0: not noted */
 	uint8_t point, kind; /* enum hook_point, hook_verdict_kind */
 	uint32_t ev;	     /* events of the record when it was made */
 	bool told;	     /* the oracle has seen its reply */
 };
+
+struct wishes;
 
 struct verdicts {
 	struct sim_kernel *k;
@@ -34,8 +36,17 @@ struct verdicts {
 	uint32_t made_n, made_cap;
 	struct verdict_wait *wait;
 	uint32_t wait_n, wait_cap;
-	uint64_t said;	   /* objections that were given to the engine */
-	uint64_t failures; /* questions that were refused, or may have had no answer in time */
+	uint64_t said;	       /* objections that were given to the engine */
+	uint64_t failures;     /* questions that were refused, or may have had no answer in time */
+	struct wishes *wishes; /* of the other hooks: wishes.h; owns */
+};
+
+struct verdict_wait {
+	const struct hook *hook;
+	struct hook_token token;
+	struct hook_verdict verdict; /* owns its edits */
+	uint64_t due_us;
+	bool twice;
 };
 
 void verdicts_init(struct verdicts *v, struct sim_kernel *k, struct tape *t,

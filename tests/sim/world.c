@@ -14,7 +14,7 @@
 #include "ring/listen.h"
 #include "tests/sim/setup.h"
 #include "tests/sim/swarm.h"
-#include "tests/sim/verdicts.h"
+#include "tests/sim/wishes.h"
 
 #define TURNS_MAX 60000u
 #define CALM_US (3ull * 3600 * 1000000) /* longer than all time limits one after the other */
@@ -51,6 +51,8 @@ struct world {
 	uint32_t cells_max;	/* of the engine's pool, when it was made smaller */
 	struct ring_bell *bell; /* what is to be done when it rings: see disturb() */
 	uint32_t order;
+	struct ring_bell *more; /* hooks that were full may take more */
+	bool more_rung;
 	const char *hung; /* I8: what did not end */
 	/* Turns in a row that delivered nothing, and when the first of them was. */
 	uint64_t idle_turns, idle_us, completions;
@@ -152,6 +154,14 @@ static void rung(void *arg)
 		disturb(w, w->order);
 }
 
+static void take_more(void *arg)
+{
+	struct world *w = arg;
+
+	w->more_rung = false;
+	wishes_take_more(&w->verdicts);
+}
+
 /* ---- beginning ---- */
 
 static bool env_step(void *arg)
@@ -162,6 +172,11 @@ static bool env_step(void *arg)
 
 	if (verdicts_step(&w->verdicts))
 		return true;
+	if (!w->more_rung && wishes_due(&w->verdicts)) {
+		w->more_rung = true;
+		ring_bell_ring(w->more);
+		return true;
+	}
 	if (tape_pick(w->t, 2))
 		any = servers_step(&w->servers) || clients_step(w->clients);
 	else
@@ -176,6 +191,7 @@ static uint64_t env_next_us(void *arg)
 
 	uint64_t next = MIN_OF(servers_next_us(&w->servers), clients_next_us(w->clients));
 
+	next = MIN_OF(next, wishes_next_us(&w->verdicts));
 	return MIN_OF(next, verdicts_next_us(&w->verdicts));
 }
 
@@ -197,6 +213,7 @@ static void open_core(struct world *w, const struct setup *s)
 	w->ring = ring_open(&rc, &why);
 	ASSERT(w->ring);
 	w->bell = ring_bell_open(w->ring, rung, w);
+	w->more = ring_bell_open(w->ring, take_more, w);
 	w->log = log_buf_new(LOG_BYTES, &s->conf->log);
 	ASSERT(w->log);
 	bool ok = sess_core_init(&w->core, s->conf, &cc, w->ring, &w->stats, w->log, &adm);
@@ -228,6 +245,14 @@ static void open_doors(struct world *w, const struct setup *s)
 	}
 }
 
+/* The one behind `l`, of the same sort. */
+static uint32_t next_listener(const struct setup *s, uint32_t l)
+{
+	uint32_t n = s->plain_count, all = s->conf->listener_count;
+
+	return l < n ? (l + 1) % n : n + (l + 1 - n) % (all - n);
+}
+
 /* One or two of the listeners are in use. */
 static void choose_doors(struct world *w, uint32_t first, uint32_t *count)
 {
@@ -237,7 +262,7 @@ static void choose_doors(struct world *w, uint32_t first, uint32_t *count)
 	w->doors = calloc(*count, sizeof(*w->doors));
 	ASSERT(w->doors);
 	for (uint32_t i = 0; i < *count; i++) {
-		uint32_t l = (first + i) % w->listener_count;
+		uint32_t l = i ? next_listener(setup_get(), first) : first;
 
 		w->doors[i].listener = w->acceptors[l].fd;
 		addr_parse(span_str(nets[tape_pick(w->t, 8) == 7]), &w->doors[i].from);
@@ -251,8 +276,8 @@ static bool must_be_strict(const struct setup *s, uint32_t first, uint32_t doors
 	bool strict = false;
 
 	for (uint32_t i = 0; i < doors; i++)
-		strict |= s->listeners[(first + i) % s->conf->listener_count].newlines ==
-			  NEWLINES_PASS;
+		strict |=
+			s->listeners[i ? next_listener(s, first) : first].newlines == NEWLINES_PASS;
 	return strict;
 }
 
@@ -288,6 +313,7 @@ static void begin(struct world *w, struct tape *t)
 	w->held_max = held_max(&kc);
 	w->refuse_rate = tape_pick(t, 6) == 5 ? 40 : 0;
 	verdicts_init(&w->verdicts, w->k, t, &w->rec, tape_pick(t, 4) == 3);
+	w->verdicts.wishes->held_max = w->held_max;
 	w->verdicts.set = hook_set_open(s->conf, 1, stderr);
 	ASSERT(w->verdicts.set);
 	verdicts_use(&w->verdicts);
@@ -403,6 +429,11 @@ static void end(struct world *w)
 		w->turns++;
 		w->hung = accepting(w) ? stuck(w) : NULL;
 	}
+	while (!w->hung && !sess_core_idle(&w->core)) {
+		sess_core_turn(&w->core);
+		w->turns++;
+		w->hung = stuck(w);
+	}
 	take_log(w);
 	if (w->hung)
 		return;
@@ -412,6 +443,7 @@ static void end(struct world *w)
 	w->core.streams.cells.count_max = w->cells_max;
 	sess_core_fini(&w->core);
 	ring_bell_close(w->ring, w->bell);
+	ring_bell_close(w->ring, w->more);
 	ring_close(w->ring);
 	w->ring = NULL;
 }
@@ -437,6 +469,7 @@ static void judge(struct world *w, struct verdict *v)
 		.killed = w->killed,
 		.pressure = w->pressed,
 		.verdicts = &w->verdicts,
+		.hooked = w->theme == THEME_HOOKS,
 		.admission_refused = w->refused,
 		.sessions_max = w->sessions_max,
 		.held_max = w->held_max,

@@ -30,6 +30,19 @@
 	"listeners:\n  in: {bind: 127.0.0.1:2525, upstream: mta, hooks: p}\n" \
 	"upstreams: {mta: {servers: 10.0.0.10:25}}\nhooks:\n  p:\n    type: plugin\n    " x "\n"
 #define LOADED(x) PLUGIN("file: /x.so\n    " x) /* line 8 */
+/* Hooks of the other types with all they need; one more key is in line 8. */
+#define OTHER(type, need, x)                                                                     \
+	"listeners:\n  in: {bind: 127.0.0.1:2525, upstream: mta, hooks: o}\n"                    \
+	"upstreams: {mta: {servers: 10.0.0.10:25}}\nhooks:\n  o:\n    type: " type "\n    " need \
+	"\n    " x "\n"
+#define LUA(x) OTHER("lua", "file: /x.lua", x)
+#define POLICY(x) OTHER("policy", "endpoint: 127.0.0.1:10023", x)
+#define MILTER(x) OTHER("milter", "endpoint: \"unix:/run/m\"", x)
+/* A hook of each type that may keep messages does, in line 2; a key of the top is in line 4. */
+#define KEPT(x)                                                              \
+	"listeners: {in: {bind: 127.0.0.1:2525, upstream: mta, hooks: k}}\n" \
+	"hooks: {k: {type: lua, file: /k, mode: hold-all}}\n"                \
+	"upstreams: {mta: {servers: 10.0.0.10:25}}\n" x "\n"
 #define BIND(x) "listeners:\n  in:\n    upstream: mta\n    bind: " x "\n" UPS
 #define SERVERS(x)                                                                         \
 	"listeners: {in: {bind: 127.0.0.1:2525, upstream: mta}}\nupstreams:\n  mta:\n    " \
@@ -163,9 +176,15 @@ static const struct bad bads[] = {
 	{TOP("shutdown_grace: 2s"), "1:1", "did you mean `shutdown-grace`?"},
 	{TOP("colour: red"), "1:1",
 		"unknown key `colour`: here there are workers, user, log, limits, shutdown-grace, "
-		"listeners, upstreams, hooks"},
+		"hold, helpers, listeners, upstreams, hooks"},
 	{IN("recipients: 500"), "5:5", "it belongs to listeners.<name>.limits"},
-	{IN("workers: 500"), "5:5", "it stands at the top of the file"},
+	{IN("workers: 500"), "5:5", "it belongs to the top of the file"},
+	{TOP("connect-timeout: 5s"), "1:1", "it belongs to hooks.<name>; here"},
+	{TOP("threads: 5"), "1:1", "it belongs to helpers; here"},
+	{TOP("hold: {threads: 5}"), "1:8", "it belongs to helpers; here"},
+	{TOP("log: {message: 5m}"), "1:7",
+		"it belongs to hold or listeners.<name>.limits; here there are to, format, level"},
+	{TOP("log: {memory: 5m}"), "1:7", "it belongs to limits, hold or hooks.<name>; here"},
 	{IN("limits: {recipeints: 500}"), "5:14", "did you mean `recipients`?"},
 	{IN("timeouts: {greeting: 5m}"), "5:16", "it belongs to upstreams.<name>.timeouts"},
 	{UP("server: 1"), "6:5", "did you mean `servers`?"},
@@ -194,14 +213,6 @@ static const struct bad bads[] = {
 	{IN("starttls: {certificates: public}"), "5:16", "no TLS termination yet"},
 	{UP("mode: pool"), "6:11", "no pool mode yet"},
 	{UP("tls: {mode: verify}"), "6:5", "no TLS to servers yet"},
-	{MINIMAL "hooks:\n  h: {type: milter, endpoint: \"127.0.0.1:11332\", mode: hold-end}\n",
-		"7:13", "no milter hooks yet: type can be rules or plugin"},
-	{MINIMAL "hooks:\n  h: {type: policy, deadline: never}\n", "7:13",
-		"no policy hooks yet: type can be rules or plugin"},
-	{MINIMAL "hooks:\n  h: {type: lua, file: x}\n", "7:13",
-		"no Lua hooks yet: type can be rules or plugin"},
-	{HOOK("events: [mail]"), "7:5", "hooks of type policy are not"},
-	{LOADED("budget: 1ms"), "8:5", "hooks of type lua are not"},
 	{TOP("log: {to: syslog}"), "1:11", "does not log to syslog yet"},
 
 	/* values */
@@ -230,7 +241,7 @@ static const struct bad bads[] = {
 	{TOP("workers: 0,^0"), "1:10", "leaves no CPU"},
 	{IN("limits: {per-client-rate: 600}"), "5:31", "write `10/s`, `600/min`"},
 	{IN("limits: {per-client-rate: 6/fortnight}"), "5:31", "write `10/s`, `600/min`"},
-	{IN("limits: {pipeline: 256}"), "5:24", "must be between 1 and 255, not 256"},
+	{IN("limits: {pipeline: 256}"), "5:24", "must be between 1 and 250, not 256"},
 	{IN("limits: {command-line: 511}"), "5:28", "must be between 512 and 4k, not 511"},
 	{IN("limits: {command-line: 8k}"), "5:28", "must be between 512 and 4k, not 8k"},
 	{IN("limits: {recipients: 99}"), "5:26", "must be between 100 and 1m, not 99"},
@@ -337,18 +348,22 @@ static const struct bad bads[] = {
 	{LOADED("options: {a: 1}\n    options: {b: 1}"), "9:5", "duplicate key `options`"},
 	{LOADED("optoins: {a: 1}"), "8:5", "unknown key `optoins`, did you mean `options`?"},
 	{LOADED("bind: 127.0.0.1:25"), "8:5",
-		"it belongs to listeners.<name>; here there are type, file, deadline, on-failure, "
-		"options"},
+		"it belongs to listeners.<name>; here there are type, file, mode, deadline, "
+		"on-failure, options"},
 	{HOOK("bind: 127.0.0.1:25"), "7:5",
 		"here there are type, reject-senders, reject-recipients, reject-ehlo, "
 		"reject-clients, reply"},
 	{IN("deadline: 2s"), "5:5", "unknown key `deadline`: it belongs to hooks.<name>"},
 	{HOOK("file: /x.so"), "7:5",
-		"`file` is a key of type plugin, and `r` is of type rules: built-in lists, which "
-		"answer at once"},
-	{HOOK("options: {a: 1}"), "7:5", "`options` is a key of type plugin"},
-	{HOOK("deadline: 2s"), "7:5", "`deadline` is a key of type plugin"},
-	{HOOK("on-failure: accept"), "7:5", "`on-failure` is a key of type plugin"},
+		"`file` is a key of type plugin or lua, and `r` is of type rules: built-in lists, "
+		"which answer at once"},
+	{HOOK("options: {a: 1}"), "7:5", "`options` is a key of type plugin or lua, and"},
+	{HOOK("deadline: 2s"), "7:5",
+		"`deadline` is a key of type plugin, lua, policy or milter, and"},
+	{HOOK("on-failure: accept"), "7:5",
+		"`on-failure` is a key of type plugin, lua, policy or milter, and"},
+	{HOOK("mode: stream"), "7:5", "`mode` is a key of type plugin, lua or milter, and"},
+	{HOOK("events: [mail]"), "7:5", "`events` is a key of type policy, and"},
 	{LOADED("reject-senders: <>"), "8:5",
 		"`reject-senders` is a key of type rules, and `p` is of type plugin: a shared "
 		"object"},
@@ -357,11 +372,142 @@ static const struct bad bads[] = {
 	{LOADED("reject-clients: any"), "8:5", "`reject-clients` is a key of type rules"},
 	{LOADED("reply: 550 no"), "8:5", "`reply` is a key of type rules"},
 	/* What the key says does not count then. */
-	{HOOK("file: x.so"), "7:5", "`file` is a key of type plugin"},
+	{HOOK("file: x.so"), "7:5", "`file` is a key of type plugin or lua"},
 	{LOADED("reply: 250 4.7.1 no"), "8:5", "`reply` is a key of type rules"},
 	{MINIMAL "hooks:\n  r: {file: x.so, reply: 250}\n", "7:3", "`r` has no `type`"},
 	{MINIMAL "hooks:\n  r: {type: plugins, file: x.so}\n", "7:13",
-		"did you mean `plugin`? (it can be rules, plugin)"},
+		"did you mean `plugin`? (it can be rules, plugin, lua, policy, milter)"},
+	{LOADED("mode: hold_all"), "8:11",
+		"did you mean `hold-all`? (it can be stream, hold-end, hold-all)"},
+	{LOADED("mode: [stream]"), "8:11", "`mode` takes one value, not a list"},
+	{LOADED("budget: 1m"), "8:5",
+		"`budget` is a key of type lua, and `p` is of type plugin: a shared object"},
+	{LOADED("memory: 1m"), "8:5", "`memory` is a key of type lua, and"},
+	{LOADED("endpoint: 127.0.0.1:1"), "8:5", "`endpoint` is a key of type policy or milter"},
+
+	/* scripts */
+	{OTHER("lua", "budget: 1m", "deadline: 1s"), "5:3", "`o` has no `file`"},
+	{OTHER("lua", "file: x.lua", "deadline: 1s"), "7:11",
+		"`file` is a relative path (`x.lua`)"},
+	{LUA("budget: 999"), "8:13", "must be between 1k and 1000m, not 999"},
+	{LUA("budget: 1001m"), "8:13", "must be between 1k and 1000m, not 1001m"},
+	{LUA("budget: 1g"), "8:13", "`budget` cannot be `1g`: write `500`, `20k` or `2m`"},
+	{LUA("memory: 1023k"), "8:13", "must be between 1m and 4g, not 1023k"},
+	{LUA("memory: 5g"), "8:13", "must be between 1m and 4g, not 5g"},
+	{LUA("mode: hold"), "8:11", "it can be stream, hold-end, hold-all"},
+	{LUA("deadline: 2h"), "8:15", "must be between 10ms and 1h, not 2h"},
+	{LUA("on-failure: pass"), "8:17", "it can be accept, tempfail, reject"},
+	{LUA("options: [a]"), "8:14", "`options` takes a mapping"},
+	{LUA("connections: 5"), "8:5",
+		"`connections` is a key of type policy or milter, and `o` is of type lua: a "
+		"script"},
+
+	/* policy servers */
+	{OTHER("policy", "events: rcpt", "queue: 5"), "5:3", "`o` has no `endpoint`"},
+	{OTHER("policy", "endpoint:", "queue: 5"), "7:14", "`endpoint` has no value"},
+	{OTHER("policy", "endpoint: [127.0.0.1:1]", "queue: 5"), "7:15",
+		"`endpoint` takes one value, not a list"},
+	{OTHER("policy", "endpoint: 127.0.0.1", "queue: 5"), "7:15",
+		"`127.0.0.1` has no port: write `127.0.0.1:PORT`"},
+	{OTHER("policy", "endpoint: \"::1\"", "queue: 5"), "7:15",
+		"`::1` has no port: write `[::1]:PORT`"},
+	{OTHER("policy", "endpoint: localhost:10023", "queue: 5"), "7:15",
+		"does not look names up: write an address such as `127.0.0.1:10023`"},
+	{OTHER("policy", "endpoint: /run/policy", "queue: 5"), "7:15",
+		"`endpoint` cannot be `/run/policy`: write `127.0.0.1:10023`, `\"[::1]:10023\"` or "
+		"`unix:/path`"},
+	{OTHER("policy", "endpoint: 127.0.0.1:0", "queue: 5"), "7:15", "port 0 is none"},
+	{OTHER("policy", "endpoint: 0.0.0.0:10023", "queue: 5"), "7:15",
+		"not an address one can connect to"},
+	{OTHER("policy", "endpoint: 127.0.0.1:2525", "queue: 5"), "7:15",
+		"`127.0.0.1:2525` is where listener `in` listens (line 2): ringpost would ask "
+		"itself"},
+	{POLICY("connections: 0"), "8:18", "must be between 1 and 100k, not 0"},
+	{POLICY("connections: 100001"), "8:18", "must be between 1 and 100k, not"},
+	{POLICY("queue: 2m"), "8:12", "must be between 0 and 1m, not 2m"},
+	{POLICY("queue: -1"), "8:12", "`queue` cannot be `-1`"},
+	{POLICY("connect-timeout: 99ms"), "8:22", "must be between 100ms and 1h, not 99ms"},
+	{POLICY("connect-timeout: 10"), "8:22", "`connect-timeout` needs a unit"},
+	{POLICY("idle-timeout: 0"), "8:19", "must be between 1s and 24h, not 0"},
+	{POLICY("lifetime: 25h"), "8:15", "must be between 1s and 24h, not 25h"},
+	{POLICY("events: []"), "8:13", "`events` has no value"},
+	{POLICY("events:"), "8:12", "`events` has no value"},
+	{POLICY("events: {rcpt: on}"), "8:13", "takes a value or a list of values"},
+	{POLICY("events: [rcpt, rctp]"), "8:20",
+		"did you mean `rcpt`? (it can be connect, ehlo, mail, rcpt, data, end-of-data)"},
+	{POLICY("events: auth"), "8:13", "`events` cannot be `auth`: it can be connect, ehlo,"},
+	{POLICY("events: [mail, rcpt, mail]"), "8:26", "`mail` is in the list twice"},
+	{POLICY("events: [mail, rcpt, data, ehlo, connect, end-of-data, rcpt]"), "8:13",
+		"`events` has 7 values, 6 at most are allowed"},
+	{POLICY("context: \"a\\nb\""), "8:14", "`context` must be one line of printable ASCII"},
+	{POLICY("context:"), "8:13", "`context` has no value"},
+	{POLICY("context: ~"), "8:14", "`context` has no value"},
+	{POLICY("deadline: 9ms"), "8:15", "must be between 10ms and 1h, not 9ms"},
+	{POLICY("on-failure: shutdown"), "8:17", "it can be accept, tempfail, reject"},
+	{POLICY("mode: stream"), "8:5",
+		"`mode` is a key of type plugin, lua or milter, and `o` is of type policy: a "
+		"policy "
+		"server, which is asked about the envelope"},
+	{POLICY("content-deadline: 5m"), "8:5", "`content-deadline` is a key of type milter, and"},
+	{POLICY("conections: 5"), "8:5", "unknown key `conections`, did you mean `connections`?"},
+	{POLICY("bind: 127.0.0.1:25"), "8:5",
+		"here there are type, endpoint, connections, queue, connect-timeout, events, "
+		"context, idle-timeout, lifetime, deadline, on-failure"},
+
+	/* filters */
+	{OTHER("milter", "queue: 5", "mode: stream"), "5:3", "`o` has no `endpoint`"},
+	{OTHER("milter", "endpoint: inet:8891@localhost", "mode: stream"), "7:15",
+		"write an address such as `127.0.0.1:10023`"},
+	{MILTER("connections: 0"), "8:18", "must be between 1 and 100k, not 0"},
+	{MILTER("queue: 2m"), "8:12", "must be between 0 and 1m, not 2m"},
+	{MILTER("connect-timeout: 2h"), "8:22", "must be between 100ms and 1h, not 2h"},
+	{MILTER("mode: hold-none"), "8:11", "did you mean `hold-end`?"},
+	{MILTER("quarantine: hold"), "8:17", "it can be reject, tempfail, discard, accept"},
+	{MILTER("content-deadline: 2h"), "8:23", "must be between 10ms and 1h, not 2h"},
+	{MILTER("content-deadline: 5"), "8:23", "`content-deadline` needs a unit"},
+	{MILTER("daemon-name: \"\""), "8:18", "`daemon-name` has no value"},
+	{MILTER("daemon-name: gr\xc3\xbc\xc3\x9f"), "8:18", "one line of printable ASCII"},
+	{MILTER("deadline: 2h"), "8:15", "must be between 10ms and 1h, not 2h"},
+	{MILTER("on-failure: discard"), "8:17", "it can be accept, tempfail, reject"},
+	{MILTER("events: rcpt"), "8:5",
+		"`events` is a key of type policy, and `o` is of type milter: a mail filter"},
+	{MILTER("options: {a: 1}"), "8:5", "`options` is a key of type plugin or lua, and"},
+	{MILTER("message: 5m"), "8:5", "it belongs to hold or listeners.<name>.limits; here"},
+
+	/* messages that are kept, helpers */
+	{TOP("hold: 5m"), "1:7", "a mapping (`key: value`) is expected here"},
+	{TOP("hold: {memory: 1023k}"), "1:16", "must be between 1m and 1t, not 1023k"},
+	{TOP("hold: {disk: 65t}"), "1:14", "must be between 0 and 64t, not 65t"},
+	{TOP("hold: {spill: 16383}"), "1:15", "must be between 16k and 1g, not 16383"},
+	{TOP("hold: {message: 65535}"), "1:17", "must be between 64k and 2047m, not 65535"},
+	{TOP("hold: {directory: tmp}"), "1:19",
+		"`directory` is a relative path (`tmp`), which would depend on where ringpost is "
+		"started: write an absolute one"},
+	{TOP("hold: {dir: /tmp}"), "1:8", "here there are memory, disk, spill, message, directory"},
+	{TOP("helpers: {threads: 0}"), "1:20", "must be between 1 and 256, not 0"},
+	{TOP("helpers: {threads: 257}"), "1:20", "must be between 1 and 256, not 257"},
+	{TOP("helpers: {queue: 0}"), "1:18", "must be between 1 and 1m, not 0"},
+	{TOP("hold: {memory: 1m, spill: 513k}"), "1:16",
+		"the `memory` of `hold` (1m) is too little: there must be room for twice the "
+		"`spill` (513k)\n"},
+	{TOP("workers: 4\nhold: {spill: 129m}"), "2:15", "for twice the `spill` (129m)\n"},
+	{TOP("hold: {message: 2g}"), "1:17", "must be between 64k and 2047m, not 2g"},
+	{TOP("hold: {message: 2047m, disk: 1g}"), "1:17",
+		"a `message` of 2047m could never be kept: what is beyond its `spill` must find "
+		"room in the `disk` of `hold` (1g)\n"},
+	{TOP("hold: {disk: 49m}"), "1:14", "a `message` of 50m could never be kept"},
+	{TOP("hold: {disk: 0, spill: 1m}"), "1:14", "in the `disk` of `hold` (0)\n"},
+	{KEPT("workers: 4\nhold: {memory: 2047k}"), "5:16",
+		"for twice the `spill` (256k), in the share of each of 4 workers"},
+	{KEPT("workers: 4\nhold: {spill: 33m}"), "5:15", "for twice the `spill` (33m), in the"},
+	{KEPT("workers: 4\nhold: {spill: 1g, memory: 7g}"), "5:27", "is too little"},
+	{KEPT("workers: 1024\nhold: {disk: 1t}"), "2:40",
+		"the `memory` of `hold` (256m) is too little: there must be room for twice the "
+		"`spill` (256k), in the share of each of 1024 workers"},
+	{KEPT("workers: 4\nhold: {message: 2047m}"), "5:17",
+		"in the `disk` of `hold` (4g), in the share of each of 4 workers"},
+	{KEPT("workers: 4\nhold: {disk: 190m}"), "5:14", "a `message` of 50m could never be kept"},
+	{KEPT("workers: 100"), "2:40", "a `message` of 50m could never be kept"},
 
 	{IN("extensions: {BURL: pass}"), "5:18",
 		"BURL cannot be passed: the server would fetch a body nobody saw"},
@@ -457,21 +603,26 @@ Test(conf, reports_all_errors_of_a_file_in_one_run_in_its_order)
 
 Test(conf, reports_all_errors_of_hooks_in_one_run)
 {
-	static const char text[] = MINIMAL			       /* 1 to 5 */
-		"hooks:\n"					       /* 6 */
-		"  a: {type: plugin, file: a.so, deadline: 2h,\n"      /* 7, two of them */
-		"    on-failure: maybe, reply: 550 no, colour: red,\n" /* 8, three */
-		"    options: {a: , b c: [], d: 1}}\n"		       /* 9, three */
-		"  b: {type: rules, file: /b.so, options: {}}\n"       /* 10, two */
-		"  c: {type: plugin}\n"				       /* 11 */
-		"  d: {type: rules, reject-ehlo: a@b}\n";	       /* 12 */
+	static const char text[] = MINIMAL				       /* 1 to 5 */
+		"hooks:\n"						       /* 6 */
+		"  a: {type: plugin, file: a.so, deadline: 2h,\n"	       /* 7, two of them */
+		"    on-failure: maybe, reply: 550 no, colour: red,\n"	       /* 8, three */
+		"    options: {a: , b c: [], d: 1}}\n"			       /* 9, three */
+		"  b: {type: rules, file: /b.so, options: {}}\n"	       /* 10, two */
+		"  c: {type: plugin}\n"					       /* 11 */
+		"  d: {type: rules, reject-ehlo: a@b}\n"		       /* 12 */
+		"  e: {type: policy, events: [rcpt, auth, rctp], queue: 2m}\n" /* 13, four */
+		"  f: {type: milter, endpoint: localhost:1, mode: all,\n"      /* 14, two */
+		"    file: /f, quarantine: no, spill: 5}\n"		       /* 15, three */
+		"  g: {type: lua, budget: 10, memory: 1, endpoint: 5}\n";      /* 16, four */
 	static const char *const places[] = {"7:27", "7:43", "8:17", "8:24", "8:39", "9:18", "9:20",
-		"9:25", "10:20", "10:33", "11:3", "12:33"};
+		"9:25", "10:20", "10:33", "11:3", "12:33", "13:3", "13:36", "13:42", "13:56",
+		"14:31", "14:50", "15:5", "15:27", "15:31", "16:3", "16:26", "16:38", "16:41"};
 	struct outcome o = load(text);
 	const char *p = o.said;
 
 	cr_assert_null(o.c);
-	cr_assert_not_null(strstr(o.said, "\n12 errors\n"), "%s", o.said);
+	cr_assert_not_null(strstr(o.said, "\n25 errors\n"), "%s", o.said);
 	for (size_t i = 0; i < ARRAY_LEN(places); i++) {
 		char head[64];
 
@@ -588,6 +739,23 @@ static const char *const sane[] = {
 	PLUGIN("file: \"/usr/lib/gr\xc3\xbc\xc3\x9f $${x}/a \\\"b\\\".so\"\n    options:"),
 	LOADED("deadline: 10ms\n    on-failure: accept"),
 	LOADED("deadline: 1h\n    on-failure: reject\n    options: {}"),
+	LOADED("mode: hold-all"),
+	LUA("mode: stream\n    budget: 1k\n    memory: 1m\n    options: {a: b}"),
+	LUA("budget: 1000m\n    memory: 4g\n    mode: hold-all\n    on-failure: accept"),
+	POLICY("connections: 1\n    queue: 0\n    events: [end-of-data, data, rcpt, mail, ehlo, "
+	       "connect]\n    context: \"\""),
+	POLICY("events: end-of-data\n    context: '= \"'\n    idle-timeout: 1s\n    lifetime: 24h"),
+	OTHER("policy", "endpoint: \"[::1]:10023\"", "connect-timeout: 100ms"),
+	MILTER("connections: 100k\n    queue: 1m\n    daemon-name: \"a $${b} \\\"c\\\"\""),
+	MILTER("mode: hold-all\n    quarantine: accept\n    content-deadline: 10ms"),
+	TOP("hold:\nhelpers:"),
+	TOP("workers: 4\nhold: {memory: 2m, disk: 1t, spill: 256k, message: 1g, directory: /x y}\n"
+	    "helpers: {threads: 256, queue: 1}"),
+	TOP("workers: 1\nhold: {disk: 0, spill: 64m, message: 64m}"),
+	TOP("workers: 1\nhold: {disk: 48k, spill: 16k, message: 64k}"),
+	KEPT("workers: 64"),
+	KEPT("workers: 4\nhold: {memory: 2m, disk: 200m}"),
+	TOP("workers: 1024\nhold: {memory: 2m, disk: 200m}"),
 	LOADED("options: {a: '', B.c-d_9: \"on\", 1: yes, on: \"~\", a.b: '{}', A: \"#\\n\"}"),
 	"listeners:\n  a: &l {bind: 127.0.0.1:25, upstream: &u mta}\n"
 	"  b: {bind: 127.0.0.1:26, upstream: *u, timeouts: &t {command: 1m}}\n"
@@ -626,6 +794,10 @@ Test(conf, defaults_are_those_of_the_header)
 	cr_assert(c->log.format == LOG_JSON && c->log.level == LOG_INFO);
 	cr_assert(c->limits.sessions == 20000 && c->limits.memory == 1ull << 30);
 	cr_assert(c->limits.accept_backlog == 4096 && c->shutdown_grace_ms == 30000);
+	cr_assert(c->hold.memory == 256 << 20 && c->hold.disk == 4ull << 30);
+	cr_assert(c->hold.spill == 256 << 10 && c->hold.message == 50 << 20);
+	cr_assert_str_eq(c->hold.directory, "/var/tmp");
+	cr_assert(c->helpers.threads == 8 && c->helpers.queue == 1000);
 	cr_assert(c->listener_count == 1 && c->upstream_count == 1 && c->hook_count == 0);
 	cr_assert_str_eq(l->name, "in");
 	cr_assert(l->bind_count == 1 && addr_port(&l->bind[0]) == 2525 && l->hook_count == 0);
@@ -797,6 +969,128 @@ Test(conf, plugins_arrive_and_survive_a_dump)
 	conf_free(again);
 }
 
+/* One of each new type with everything set, and one with nothing but what it needs. */
+static const char asked[] =
+	"listeners:\n  in: {bind: 127.0.0.1:2525, upstream: mta, hooks: [l, p, m, l0, p0, m0, r]}\n"
+	"upstreams: {mta: {servers: 10.0.0.10:25}}\n"
+	"workers: 1\n"
+	"hold: {memory: 1g, disk: 2t, spill: 1m, message: 1g, directory: /srv/hold}\n"
+	"helpers: {threads: 3, queue: 5}\n"
+	"hooks:\n"
+	"  l: {type: lua, file: /l, mode: hold-all, budget: 5k, memory: 2m, deadline: 1s,\n"
+	"    on-failure: accept, options: {a: b}}\n"
+	"  p: {type: policy, endpoint: 127.0.0.1:10023, connections: 3, queue: 0, deadline: 2s,\n"
+	"    connect-timeout: 200ms, events: [connect, end-of-data], context: \"x = y\",\n"
+	"    idle-timeout: 4s, lifetime: 5s, on-failure: reject}\n"
+	"  m: {type: milter, endpoint: \"unix:/run/m\", connections: 7, queue: 8, mode: stream,\n"
+	"    connect-timeout: 9s, deadline: 3s, content-deadline: 6s, quarantine: discard,\n"
+	"    daemon-name: mx, on-failure: accept}\n"
+	"  l0: {type: lua, file: /l0}\n"
+	"  p0: {endpoint: \"[::1]:1\", type: policy}\n"
+	"  m0: {endpoint: 127.0.0.1:2, type: milter}\n"
+	"  r: {type: rules, reject-ehlo: host}\n";
+
+static void check_asked_lua(const struct conf_hook *l, const struct conf_hook *l0)
+{
+	cr_assert(l->type == HOOK_LUA && l->mode == HOOK_HOLD_ALL && l->budget == 5000);
+	cr_assert(l->memory_bytes == 2 << 20 && l->deadline_ms == 1000);
+	cr_assert(l->on_failure == HOOK_FAILS_ACCEPT && l->option_count == 1);
+	cr_assert_str_eq(l->file, "/l");
+	cr_assert_str_eq(l->word, "hook:l");
+	cr_assert(l0->type == HOOK_LUA && l0->mode == HOOK_HOLD_END && l0->budget == 1000000);
+	cr_assert(l0->memory_bytes == 16 << 20 && l0->deadline_ms == 30000);
+	cr_assert(l0->on_failure == HOOK_FAILS_TEMPFAIL && l0->option_count == 0);
+	cr_assert(l->endpoint.text == NULL);
+}
+
+static void check_asked_policy(const struct conf_hook *p, const struct conf_hook *p0)
+{
+	cr_assert(p->type == HOOK_POLICY && p->connections == 3 && p->queue == 0);
+	cr_assert_str_eq(p->endpoint.text, "127.0.0.1:10023");
+	cr_assert(addr_port(&p->endpoint.addr) == 10023 && p->connect_ms == 200);
+	cr_assert_eq(p->events, 1u << CONF_CONNECT | 1u << CONF_END_OF_DATA);
+	cr_assert(p->mode == HOOK_HOLD_END && p->idle_ms == 4000 && p->ttl_ms == 5000);
+	cr_assert(p->deadline_ms == 2000 && p->on_failure == HOOK_FAILS_REJECT);
+	cr_assert_str_eq(p->policy_context, "x = y");
+	cr_assert(p0->type == HOOK_POLICY && p0->connections == 20 && p0->queue == 1000);
+	cr_assert_str_eq(p0->endpoint.text, "[::1]:1");
+	cr_assert(p0->connect_ms == 10000 && p0->events == 1u << CONF_RCPT);
+	cr_assert(p0->mode == HOOK_STREAM && p0->idle_ms == 300000 && p0->ttl_ms == 1000000);
+	cr_assert(p0->deadline_ms == 30000 && p0->on_failure == HOOK_FAILS_TEMPFAIL);
+	cr_assert_str_eq(p0->policy_context, "");
+}
+
+static void check_asked_milter(const struct conf_hook *m, const struct conf_hook *m0)
+{
+	cr_assert(m->type == HOOK_MILTER && m->connections == 7 && m->queue == 8);
+	cr_assert_str_eq(m->endpoint.text, "unix:/run/m");
+	cr_assert(m->endpoint.addr.sa.sa_family == AF_UNIX && m->connect_ms == 9000);
+	cr_assert(m->mode == HOOK_STREAM && m->quarantine == QUARANTINE_DISCARD);
+	cr_assert(m->deadline_ms == 3000 && m->content_deadline_ms == 6000);
+	cr_assert(m->on_failure == HOOK_FAILS_ACCEPT);
+	cr_assert_str_eq(m->daemon_name, "mx");
+	cr_assert(m0->type == HOOK_MILTER && m0->connections == 500 && m0->queue == 1000);
+	cr_assert(m0->connect_ms == 10000 && m0->mode == HOOK_HOLD_END);
+	cr_assert(m0->quarantine == QUARANTINE_REJECT && m0->daemon_name == NULL);
+	cr_assert(m0->deadline_ms == 30000 && m0->content_deadline_ms == 300000);
+	cr_assert_eq(m0->on_failure, HOOK_FAILS_TEMPFAIL);
+}
+
+static void check_asked(const struct conf *c)
+{
+	cr_assert(c->hook_count == 7 && c->hooks[6].mode == HOOK_STREAM);
+	check_asked_lua(&c->hooks[0], &c->hooks[3]);
+	check_asked_policy(&c->hooks[1], &c->hooks[4]);
+	check_asked_milter(&c->hooks[2], &c->hooks[5]);
+	cr_assert(c->hold.memory == 1 << 30 && c->hold.disk == 2ull << 40);
+	cr_assert(c->hold.spill == 1 << 20 && c->hold.message == 1 << 30);
+	cr_assert_str_eq(c->hold.directory, "/srv/hold");
+	cr_assert(c->helpers.threads == 3 && c->helpers.queue == 5);
+}
+
+Test(conf, scripts_and_servers_arrive_and_survive_a_dump)
+{
+	struct conf *c = load_good(asked), *again;
+	char *one = dumped(c), *two;
+
+	check_asked(c);
+	again = load_good(one);
+	check_asked(again);
+	two = dumped(again);
+	cr_assert_str_eq(one, two);
+	cr_assert(count_of(one, "    mode: ") == 5 + 1, "%s", one); /* one is the upstream's */
+	cr_assert(count_of(one, "daemon-name:") == 1 && count_of(one, "endpoint:") == 4);
+	cr_assert_not_null(
+		strstr(one, "\n    events: [\"connect\", \"end-of-data\"]\n"), "%s", one);
+	cr_assert_not_null(
+		strstr(one, "\nhold:\n  memory: 1g\n  disk: 2t\n  spill: 1m\n"), "%s", one);
+	free(one);
+	free(two);
+	conf_free(c);
+	conf_free(again);
+}
+
+Test(conf, every_event_has_its_bit)
+{
+	static const struct {
+		const char *word;
+		unsigned bit;
+	} rows[] = {{"connect", CONF_CONNECT}, {"ehlo", CONF_EHLO}, {"mail", CONF_MAIL},
+		{"rcpt", CONF_RCPT}, {"data", CONF_DATA}, {"end-of-data", CONF_END_OF_DATA}};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		char text[512];
+		struct conf *c;
+
+		snprintf(text, sizeof(text), POLICY("events: %s"), rows[i].word);
+		c = load_good(text);
+		cr_expect_eq(c->hooks[0].events, 1u << rows[i].bit, "%s", rows[i].word);
+		cr_expect_eq(c->hooks[0].mode,
+			rows[i].bit == CONF_END_OF_DATA ? HOOK_HOLD_END : HOOK_STREAM);
+		conf_free(c);
+	}
+}
+
 Test(conf, a_hook_is_where_its_name_is)
 {
 	struct conf *c =
@@ -908,6 +1202,22 @@ Test(conf, plugins_are_bounded)
 	free(text);
 }
 
+#define POLICY_HEAD MINIMAL "hooks:\n  p:\n    type: policy\n    endpoint: 127.0.0.1:1\n"
+#define MILTER_HEAD MINIMAL "hooks:\n  p:\n    type: milter\n    endpoint: 127.0.0.1:1\n"
+
+Test(conf, texts_for_servers_are_bounded)
+{
+	check_padded(padded(POLICY_HEAD "    context: ", 1024, "\n"), NULL);
+	check_padded(padded(POLICY_HEAD "    context: ", 1025, "\n"),
+		"t.yaml:10:14: error: `context` has 1025 octets, 1024 at most are allowed");
+	check_padded(padded(MILTER_HEAD "    daemon-name: ", 255, "\n"), NULL);
+	check_padded(padded(MILTER_HEAD "    daemon-name: ", 256, "\n"),
+		"t.yaml:10:18: error: `daemon-name` has 256 octets, 255 at most are allowed");
+	check_padded(padded("hold: {directory: /", 4094, "}\n" MINIMAL), NULL);
+	check_padded(padded("hold: {directory: /", 4095, "}\n" MINIMAL),
+		"t.yaml:1:19: error: `directory` has 4096 octets, 4095 at most are allowed");
+}
+
 Test(conf, cpu_lists)
 {
 	struct outcome o = load(TOP("workers: 0-7,^3, 9,8-10,^0-1"));
@@ -961,6 +1271,13 @@ static const struct bad warnings[] = {
 	{MINIMAL "hooks:\n  p: {type: plugin, file: /x}\n", "7:3", "no listener uses hook `p`"},
 	{IN("limits: {message: 65535}"), "5:23", "RFC 5321 4.5.3.1.7"},
 	{TOP("workers: 1023-1023"), "1:10", "may not run on CPU 1023"},
+	{"listeners:\n  in: {bind: 127.0.0.1:2525, upstream: mta, hooks: k,\n"
+	 "    limits: {message: 51m}}\n" UPS "hooks: {k: {type: lua, file: /k, mode: hold-all}}\n",
+		"3:23",
+		"messages above 50m are refused all the same: hook `k` has them kept, and that is "
+		"the `message` of `hold`"},
+	{MINIMAL "hooks:\n  p: {type: policy, endpoint: \"unix:/p\"}\n", "7:3",
+		"no listener uses hook `p`"},
 };
 
 Test(conf, warns_and_loads)
@@ -1438,6 +1755,7 @@ Test(conf, broken_files_are_survived)
 		mutate_and_load(rules, seed * 2654435761u | 1);
 		mutate_and_load(full, seed * 2246822519u | 1);
 		mutate_and_load(plugged, seed * 3266489917u | 1);
+		mutate_and_load(asked, seed * 668265263u | 1);
 	}
 	free(full);
 	free(rules);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The milter protocol's packets (engine/hook/milter_wire.h): what is written octet by octet and
+ * The milter protocol's packets (engine/hook/milter/milter_wire.h): what is written octet by octet and
  * into every size of buffer, what is read in every pair of pieces, every reply and every way to get
  * it wrong, and what is agreed on with the filters that were measured.
  */
 #include <criterion/criterion.h>
 
-#include "engine/hook/milter_wire.h"
+#include "engine/hook/milter/milter_wire.h"
 #include "ring/listen.h"
 
 #include <netinet/in.h>
@@ -634,7 +634,10 @@ static const struct reply_case reply_cases[] = {
 	{'h', OCTETS("X-A\0b\n\nbody\0"), MILTER_BAD_VALUE},
 	{'h', OCTETS("X-A\0b\n \0"), MILTER_BAD_VALUE},
 	{'h', OCTETS("X-A\0b\n \n c\0"), MILTER_BAD_VALUE},
-	{'h', OCTETS("X-A\0b\r\n c\0"), MILTER_BAD_VALUE},
+	{'h', OCTETS("X-A\0b\r\n c\0"), MILTER_OK},
+	{'h', OCTETS("X-A\0b\r\n\0"), MILTER_BAD_VALUE},
+	{'h', OCTETS("X-A\0b\r\nc\0"), MILTER_BAD_VALUE},
+	{'h', OCTETS("X-A\0b\r\r\n c\0"), MILTER_BAD_VALUE},
 	{'h', OCTETS("X-A\0b\rc\0"), MILTER_BAD_VALUE},
 	{'h', OCTETS("X-A\0b\r\0"), MILTER_BAD_VALUE},
 	{'i', OCTETS("\0\0\0\0X-A\0b\0"), MILTER_OK},

@@ -4,9 +4,7 @@
  * event shows and what becomes of each verdict, with real shared objects (tests/plugins) on a real
  * ring, and with descriptors of the test's own.
  */
-#include "engine/hook/plugin_int.h"
-
-#include "tests/unit/bed.h"
+#include "tests/unit/hookbed.h"
 
 #include <sys/stat.h>
 
@@ -21,7 +19,10 @@
 		sizeof(struct ringpost_##type) == (size), "ringpost_" #type " is of another size")
 
 _Static_assert(RINGPOST_ABI == 1, "another version needs another table");
-_Static_assert(RINGPOST_ON_ALL == 0x7ff, "the events of version 1");
+_Static_assert(RINGPOST_ON_ALL == 0xfff, "the events of version 1");
+_Static_assert(RINGPOST_ON_ENVELOPE == (RINGPOST_ON_ALL & ~RINGPOST_ON(RINGPOST_BODY)),
+	"... and those without octets");
+_Static_assert(RINGPOST_MAY_BLOCK == 1, "the flags of version 1");
 
 AT(span, data, 0);
 AT(span, size, 8);
@@ -45,13 +46,29 @@ AT(event, code, 140);
 AT(event, client_port, 144);
 AT(event, reserved, 146);
 AT(event, user, 152);
-SIZE(event, 160);
+AT(event, identity, 160);
+AT(event, sender, 176);
+AT(event, recipient, 192);
+AT(event, server, 208);
+AT(event, data, 224);
+AT(event, esmtp, 240);
+AT(event, server_port, 244);
+AT(event, reserved2, 246);
+SIZE(event, 248);
+
+AT(change, kind, 0);
+AT(change, index, 4);
+AT(change, name, 8);
+AT(change, value, 24);
+SIZE(change, 40);
 
 AT(answer, size, 0);
 AT(answer, code, 4);
 AT(answer, enhanced, 8);
 AT(answer, text, 16);
-SIZE(answer, 24);
+AT(answer, changes, 24);
+AT(answer, change_count, 32);
+SIZE(answer, 40);
 
 AT(token, a, 0);
 AT(token, b, 8);
@@ -70,7 +87,9 @@ AT(host, handle, 24);
 AT(host, suspend, 32);
 AT(host, answer, 40);
 AT(host, log, 48);
-SIZE(host, 56);
+AT(host, counter, 56);
+AT(host, count, 64);
+SIZE(host, 72);
 
 AT(plugin, abi, 0);
 AT(plugin, size, 4);
@@ -95,97 +114,35 @@ IS(RINGPOST_STARTTLS, 7);
 IS(RINGPOST_RESET, 8);
 IS(RINGPOST_TRANSACTION, 9);
 IS(RINGPOST_CLOSE, 10);
+IS(RINGPOST_BODY, 11);
 IS(RINGPOST_PASS, 0);
 IS(RINGPOST_REJECT, 1);
 IS(RINGPOST_TEMPFAIL, 2);
 IS(RINGPOST_DROP, 3);
 IS(RINGPOST_PENDING, 4);
+IS(RINGPOST_DISCARD, 5);
+IS(RINGPOST_CHANGE_ADDRESS, 1);
+IS(RINGPOST_CHANGE_PARAMS, 2);
+IS(RINGPOST_INSERT_HEADER, 3);
+IS(RINGPOST_ADD_HEADER, 4);
+IS(RINGPOST_CHANGE_HEADER, 5);
+IS(RINGPOST_DELETE_HEADER, 6);
+IS(RINGPOST_CHANGE_SENDER, 7);
+IS(RINGPOST_ADD_RECIPIENT, 8);
+IS(RINGPOST_DELETE_RECIPIENT, 9);
+IS(RINGPOST_REPLACE_BODY, 10);
 IS(RINGPOST_ACCEPTED, 1);
 IS(RINGPOST_REJECTED, 2);
 IS(RINGPOST_ABORTED, 3);
 IS(RINGPOST_IN_DOUBT, 4);
 IS(RINGPOST_CLIENT_GONE, 5);
+IS(RINGPOST_DISCARDED, 6);
+IS(RINGPOST_COUNTERS_MAX, 16);
 IS(RINGPOST_LOG_ERROR, 0);
 IS(RINGPOST_LOG_WARN, 1);
 IS(RINGPOST_LOG_INFO, 2);
 
-/* ---- a configuration ---- */
-
-enum { HOOKS_MAX = 4, OPTIONS_MAX = 4, SESSIONS = 8, WORKERS = 2 };
-
-static struct conf conf;
-static struct conf_hook hooks[HOOKS_MAX];
-static const struct conf_hook *in_order[HOOKS_MAX];
-static struct conf_option options[HOOKS_MAX][OPTIONS_MAX];
-static struct conf_listener listener = {.name = "in", .hooks = in_order};
-
-static struct conf_hook *add_hook(const char *name, enum conf_hook_type type)
-{
-	uint32_t i = conf.hook_count++;
-
-	cr_assert(i < HOOKS_MAX);
-	hooks[i] = (struct conf_hook){.name = name,
-		.type = type,
-		.word = "hook:word",
-		.where = "file:1:2",
-		.deadline_ms = 20000,
-		.options = options[i]};
-	in_order[i] = &hooks[i];
-	conf.hooks = hooks;
-	conf.listeners = &listener;
-	conf.listener_count = 1;
-	listener.hook_count = conf.hook_count;
-	return &hooks[i];
-}
-
-/* Beside this program, in the same build tree. */
-static const char *built(const char *path)
-{
-	static char out[HOOKS_MAX][600];
-	static unsigned next;
-	char *to = out[next++ % HOOKS_MAX], *slash;
-	ssize_t n = readlink("/proc/self/exe", to, 400);
-
-	cr_assert(n > 0);
-	to[n] = '\0';
-	for (int up = 0; up < 3; up++) {
-		slash = strrchr(to, '/');
-		cr_assert(slash != NULL);
-		*slash = '\0';
-	}
-	snprintf(to + strlen(to), 200, "/%s", path);
-	return to;
-}
-
-static struct conf_hook *add_plugin(const char *name, const char *object)
-{
-	struct conf_hook *h = add_hook(name, HOOK_PLUGIN);
-	char path[200];
-
-	snprintf(path, sizeof(path), "tests/plugins/%s", object);
-	h->file = object[0] == '/' ? object : built(path);
-	return h;
-}
-
-static void option(struct conf_hook *h, const char *name, const char *value)
-{
-	cr_assert(h->option_count < OPTIONS_MAX);
-	options[h - hooks][h->option_count++] = (struct conf_option){name, value};
-}
-
-/* Opens the set; what it said is in `said`. */
-static char said[4096];
-
-static struct hook_set *open_set(void)
-{
-	FILE *err = fmemopen(said, sizeof(said), "w");
-	struct hook_set *set;
-
-	memset(said, 0, sizeof(said));
-	set = hook_set_open(&conf, WORKERS, err);
-	fclose(err);
-	return set;
-}
+/* ---- the loader ---- */
 
 static bool refused(const char *because)
 {
@@ -193,8 +150,6 @@ static bool refused(const char *because)
 
 	return !set && strstr(said, because) != NULL;
 }
-
-/* ---- the loader ---- */
 
 Test(plugin, descriptors_that_are_refused)
 {
@@ -205,9 +160,10 @@ Test(plugin, descriptors_that_are_refused)
 			"made for version 2 of the plugin interface; this ringpost has version 1"},
 		{"bad-size.so", "ringpost_plugin.size is 47, version 1 has 48 at least"},
 		{"bad-name.so", "ringpost_plugin.name is not"},
-		{"bad-flags.so", "ringpost_plugin.flags is 0x1"},
+		{"bad-flags.so", "ringpost_plugin.flags (0x2) has some that this ringpost does not "
+				 "know"},
 		{"bad-unknown.so", "asks for events that this ringpost does not know "
-				   "(ringpost_plugin.events 0x800)"},
+				   "(ringpost_plugin.events 0x1000)"},
 		{"bad-none.so", "asks for no events"},
 		{"bad-event.so", "has no ringpost_plugin.event"},
 		{"bad-symbol.so", "it defines no `ringpost_plugin`"},
@@ -335,125 +291,6 @@ Test(plugin, no_hooks_at_all)
 	hook_set_close(NULL);
 }
 
-/* ---- a worker ---- */
-
-static struct bed bed;
-static struct timers timers;
-static struct stat_table stats;
-static struct log_buf *log_lines;
-static struct hook_core core;
-static struct hook_seat seat;
-static unsigned woken;
-
-static void wake(struct hook_seat *s)
-{
-	cr_assert_eq(s, &seat);
-	woken++;
-}
-
-static void begin(void)
-{
-	static const struct conf_log to = {.format = LOG_LOGFMT, .level = LOG_INFO};
-	struct ring_conf rc = bed_conf();
-	struct hook_set *set = open_set();
-
-	cr_assert_not_null(set, "%s", said);
-	bed_open(&bed, &rc, 16, 16);
-	timers_init(&timers, ring_now_us(bed.r) / 1000);
-	log_lines = log_buf_new(1u << 16, &to);
-	cr_assert(hook_core_init(&core, &(struct hook_worker_conf){set, 0, SESSIONS, wake}, bed.r,
-		&timers, &stats, log_lines));
-}
-
-static void turn(void)
-{
-	bed_turn(&bed);
-	timers_run(&timers, ring_now_us(bed.r) / 1000);
-}
-
-/* The log's lines so far, taken out. */
-static const char *logged(void)
-{
-	static char text[1u << 16];
-	struct iovec iov[2];
-	size_t n;
-
-	turn();
-	n = log_buf_peek(log_lines, iov);
-	cr_assert(n < sizeof(text));
-	memcpy(text, iov[0].iov_base, iov[0].iov_len);
-	memcpy(text + iov[0].iov_len, iov[1].iov_base, n - iov[0].iov_len);
-	text[n] = '\0';
-	log_buf_take(log_lines, n);
-	return text;
-}
-
-static void end(void)
-{
-	hook_leave(&core, &seat);
-	cr_expect_eq(stats.hooks_now, 0u);
-	hook_core_fini(&core);
-	hook_set_close(core.set);
-	log_buf_free(log_lines);
-	streams_fini(&bed.ss);
-	ring_close(bed.r);
-}
-
-static struct ring_addr client_addr(void)
-{
-	struct ring_addr a = {.len = sizeof(struct sockaddr_in)};
-	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(4321)};
-
-	inet_pton(AF_INET, "192.0.2.1", &in.sin_addr);
-	memcpy(&a.ss, &in, sizeof(in));
-	return a;
-}
-
-static struct hook_event make_event(enum hook_point point, const char *about)
-{
-	static struct ring_addr client;
-	static struct smtp_path path;
-
-	client = client_addr();
-	path = (struct smtp_path){.mailbox = span_str(about), .null = about && about[0] == '\0'};
-	return (struct hook_event){.point = point,
-		.sid = 0x51d,
-		.tid = 0x71d,
-		.client = &client,
-		.helo = point == HOOK_EHLO ? span_str(about) : SPAN_LIT("client.example"),
-		.mechanism = point == HOOK_AUTH ? span_str(about) : SPAN_NONE,
-		.path = point == HOOK_MAIL || point == HOOK_RCPT ? &path : NULL,
-		.bytes = 1000};
-}
-
-static const struct local_reply *no;
-static bool drop;
-
-static enum hook_said ask(enum hook_point point, const char *about)
-{
-	struct hook_event ev = make_event(point, about);
-
-	no = NULL;
-	drop = false;
-	return hook_ask(&core, &seat, &listener, &ev, &no, &drop);
-}
-
-static void tell(enum hook_point point)
-{
-	struct hook_event ev = make_event(point, NULL);
-
-	hook_tell(&core, &seat, &listener, &ev);
-}
-
-#define EXPECT_NO(code_, enhanced_, text_, drop_)            \
-	do {                                                 \
-		cr_assert_not_null(no);                      \
-		cr_expect_eq(no->code, (code_));             \
-		cr_expect_str_eq(no->enhanced, (enhanced_)); \
-		cr_expect_str_eq(no->text, (text_));         \
-		cr_expect_eq(drop, (drop_));                 \
-	} while (0)
-
 /* ---- verdicts at once ---- */
 
 Test(plugin, verdicts)
@@ -556,16 +393,6 @@ Test(plugin, rules_answer_as_hooks)
 	end();
 }
 
-Test(plugin, in_cxx)
-{
-	add_plugin("x", "cxx.so");
-	begin();
-	cr_expect_eq(ask(HOOK_MAIL, ""), HOOK_NO);
-	EXPECT_NO(550, "5.7.1", "no bounces here", false);
-	cr_expect_eq(ask(HOOK_MAIL, "a@b.example"), HOOK_PASS);
-	end();
-}
-
 /* ---- what a session keeps ---- */
 
 /* Each hook has its own pointer, though two of them are the same object, and a seat that begins
@@ -610,7 +437,7 @@ Test(plugin, no_room_for_pointers_is_a_failure)
 	add_plugin("x", "observe.so");
 	begin();
 	for (unsigned i = 0; i < SESSIONS; i++)
-		cr_expect_eq(hook_ask(&core, &others[i], &listener, &ev, &no, &drop), HOOK_PASS);
+		cr_expect_eq(ask_for(&others[i], &ev), HOOK_PASS);
 	cr_expect_eq(ask(HOOK_DATA, NULL), HOOK_NO);
 	cr_expect_eq(stats.hook_failures, 1u);
 	tell(HOOK_CLOSE);
@@ -653,16 +480,6 @@ static void later_with(const char *verdict, const char *text)
 	option(h, "verdict", verdict);
 	if (text)
 		option(h, "text", text);
-}
-
-static void wait_until_woken(void)
-{
-	uint64_t until = ring_now_us(bed.r) + 20000000;
-
-	woken = 0;
-	while (!woken && ring_now_us(bed.r) < until)
-		turn();
-	cr_assert_eq(woken, 1u);
 }
 
 Test(plugin, an_answer_that_comes_later)
@@ -743,10 +560,157 @@ Test(plugin, news_cannot_be_suspended)
 	end();
 }
 
+/* ---- changes ---- */
+
+static void changing(const char *at, const char *later)
+{
+	struct conf_hook *h = add_plugin("x", "change.so");
+
+	option(h, "at", at);
+	if (later)
+		option(h, "later", later);
+}
+
+static enum hook_said ask_and_wait(enum hook_point point, const char *about)
+{
+	enum hook_said what = ask(point, about);
+
+	if (what != HOOK_LATER)
+		return what;
+	wait_until_woken();
+	return ask(point, about);
+}
+
+static void expect_edit(const struct hook_edits *list, size_t *at, enum hook_edit_kind kind,
+	uint32_t index, const char *name, const char *value)
+{
+	struct hook_edit e;
+
+	cr_assert(hook_edits_next(list, at, &e));
+	cr_expect_eq(e.kind, kind);
+	cr_expect_eq(e.index, index);
+	cr_expect(span_eq(e.name, span_str(name)), "%.*s", (int)e.name.n, (const char *)e.name.p);
+	cr_expect(
+		span_eq(e.value, span_str(value)), "%.*s", (int)e.value.n, (const char *)e.value.p);
+}
+
+Test(plugin, in_cxx)
+{
+	struct hook_edits *list;
+	size_t at = 0;
+	uint64_t n = 0;
+
+	add_plugin("x", "cxx.so");
+	begin();
+	cr_expect_eq(ask(HOOK_MAIL, ""), HOOK_NO);
+	EXPECT_NO(550, "5.7.1", "no bounces here", false);
+	cr_expect_eq(ask(HOOK_MAIL, "a@b.example"), HOOK_PASS);
+	cr_expect_null(seats[0].edits);
+	cr_expect_eq(ask(HOOK_MAIL, "old@b.example"), HOOK_PASS);
+	list = hook_take_edits(&seats[0]);
+	expect_edit(list, &at, EDIT_ADDRESS, 0, "", "new@b.example");
+	expect_edit(list, &at, EDIT_HEADER_INSERT, 0, "X-Was", " old@b.example");
+	hook_edits_free(list);
+	cr_expect_str_eq(hook_set_counter(core.set, 0, 0, &n), "senders");
+	cr_expect_eq(n, 3u);
+	end();
+}
+
+/* By what event() returns, and by answer(). */
+Test(plugin, changes_of_a_command)
+{
+	for (unsigned round = 0; round < 2; round++) {
+		struct hook_edits *list;
+		size_t at = 0;
+
+		conf.hook_count = 0;
+		hooks[0].option_count = 0;
+		changing("mail", round ? "yes" : NULL);
+		option(&hooks[0], "address", "n@b.example");
+		option(&hooks[0], "insert", "X-A: one\r\n\ttwo");
+		begin();
+		cr_expect_eq(ask_and_wait(HOOK_MAIL, "a@b.example"), HOOK_PASS);
+		list = hook_take_edits(&seats[0]);
+		expect_edit(list, &at, EDIT_ADDRESS, 0, "", "n@b.example");
+		expect_edit(list, &at, EDIT_HEADER_INSERT, 0, "X-A", " one\r\n\ttwo");
+		hook_edits_free(list);
+		cr_expect_eq(ask_and_wait(HOOK_RCPT, "a@b.example"), HOOK_PASS);
+		cr_expect_null(hook_take_edits(&seats[0]));
+		cr_expect_eq(stats.hook_failures, 0u);
+		end();
+	}
+}
+
+Test(plugin, changes_of_a_message)
+{
+	struct hook_edits *list;
+	size_t at = 0;
+
+	changing("end-of-data", NULL);
+	hooks[0].mode = HOOK_HOLD_ALL;
+	option(&hooks[0], "change", "2 Subject: x");
+	option(&hooks[0], "add-recipient", "more@b.example");
+	option(&hooks[0], "body", "new\r\n");
+	begin();
+	cr_expect_eq(ask(HOOK_END_OF_DATA, NULL), HOOK_FEED);
+	cr_expect_eq(ask(HOOK_END_OF_DATA, NULL), HOOK_PASS);
+	list = hook_take_edits(&seats[0]);
+	expect_edit(list, &at, EDIT_HEADER_CHANGE, 2, "Subject", " x");
+	expect_edit(list, &at, EDIT_RCPT_ADD, 0, "", "more@b.example");
+	expect_edit(list, &at, EDIT_BODY, 0, "", "new\r\n");
+	hook_edits_free(list);
+	end();
+}
+
+/* Not well-formed, or nothing that can be done there: the hook has failed, and no half of it is
+ * made. */
+Test(plugin, changes_that_cannot_be)
+{
+	static const struct {
+		enum hook_point point;
+		const char *at, *what, *value, *because;
+	} rows[] = {
+		{HOOK_MAIL, "mail", "odd", "kind", "not well-formed"},
+		{HOOK_MAIL, "mail", "odd", "null", "not well-formed"},
+		{HOOK_MAIL, "mail", "address", "no mailbox", "not well-formed"},
+		{HOOK_RCPT, "rcpt", "address", "", "not well-formed"},
+		{HOOK_MAIL, "mail", "params", "SIZE=1\r\nRSET", "not well-formed"},
+		{HOOK_DATA, "data", "insert", "X A: b", "not well-formed"},
+		{HOOK_DATA, "data", "insert", "X-A: b\r\nc", "not well-formed"},
+		{HOOK_DATA, "data", "address", "n@b.example", "is not possible here"},
+		{HOOK_MAIL, "mail", "insert", "1 X-A: b", "is not possible here"},
+		{HOOK_EHLO, "ehlo", "insert", "X-A: b", "is not possible here"},
+		{HOOK_END_OF_DATA, "end-of-data", "add", "X-A: b", "is not possible here"},
+	};
+
+	for (size_t i = 0; i < 2 * ARRAY_LEN(rows); i++) {
+		size_t r = i / 2;
+		enum hook_point point = rows[r].point;
+		const char *text;
+
+		conf.hook_count = 0;
+		hooks[0].option_count = 0;
+		memset(&stats, 0, sizeof(stats));
+		changing(rows[r].at, i % 2 ? "yes" : NULL);
+		hooks[0].mode = HOOK_HOLD_END;
+		option(&hooks[0], "insert", "X-Good: yes");
+		option(&hooks[0], rows[r].what, rows[r].value);
+		begin();
+		cr_expect_eq(ask_and_wait(point, "a@b.example"), HOOK_NO, "row %zu", i);
+		cr_assert_not_null(no);
+		cr_expect_eq(no->code, 451);
+		cr_expect_null(seats[0].edits);
+		cr_expect_eq(stats.hook_failures, 1u, "row %zu", i);
+		text = logged();
+		cr_expect_not_null(strstr(text, rows[r].because), "row %zu: %s", i, text);
+		end();
+	}
+}
+
 /* ---- what an event shows, and what the host does: with a descriptor of our own ---- */
 
 static struct ringpost_event seen;
-static char seen_text[6][64];
+static char seen_text[11][64];
 static const struct ringpost_host *host;
 static struct ringpost_token token;
 static uint32_t (*what_now)(const struct ringpost_event *ev);
@@ -764,6 +728,7 @@ static uint32_t look(void *self, const struct ringpost_event *ev, struct ringpos
 	cr_assert_eq(self, &host);
 	cr_assert_eq(answer->size, sizeof(*answer));
 	cr_assert(answer->code == 0 && !answer->enhanced && !answer->text);
+	cr_assert(!answer->changes && answer->change_count == 0);
 	seen = *ev;
 	keep_text(0, ev->listener);
 	keep_text(1, ev->client);
@@ -771,6 +736,11 @@ static uint32_t look(void *self, const struct ringpost_event *ev, struct ringpos
 	keep_text(3, ev->mechanism);
 	keep_text(4, ev->address);
 	keep_text(5, ev->params);
+	keep_text(6, ev->identity);
+	keep_text(7, ev->sender);
+	keep_text(8, ev->recipient);
+	keep_text(9, ev->server);
+	keep_text(10, ev->data);
 	return what_now ? what_now(ev) : RINGPOST_PASS;
 }
 
@@ -779,12 +749,17 @@ static const struct ringpost_plugin looker = {RINGPOST_ABI, sizeof(struct ringpo
 static const struct ringpost_plugin *loaded;
 
 /* Any plugin, whose descriptor is then exchanged. */
-static void begin_looking(void)
+static void begin_looking_with(enum conf_hook_mode mode)
 {
+	struct conf_hook *h = add_plugin("looking", "change.so"); /* asks for all events */
 	struct plugin *p;
 
-	option(add_plugin("looking", "observe.so"), "quiet", "yes");
+	h->mode = mode;
+	h->option_count = 0;
+	option(h, "at", "mail");
 	begin();
+	if (mode != HOOK_STREAM)
+		core.set->hooks[0].wants |= 1u << HOOK_BODY;
 	p = core.set->hooks[0].self;
 	loaded = p->says;
 	host = &p->host;
@@ -795,6 +770,11 @@ static void begin_looking(void)
 	p->says = &looker;
 	free(p->self);
 	p->self = &host;
+}
+
+static void begin_looking(void)
+{
+	begin_looking_with(HOOK_STREAM);
 }
 
 static void end_looking(void)
@@ -815,7 +795,7 @@ Test(plugin, what_an_event_shows)
 	begin_looking();
 	ev.path = &path;
 	ev.recipients = 3;
-	cr_expect_eq(hook_ask(&core, &seat, &listener, &ev, &no, &drop), HOOK_PASS);
+	cr_expect_eq(ask_for(&seat, &ev), HOOK_PASS);
 	cr_expect_eq(seen.size, sizeof(seen));
 	cr_expect_eq(seen.kind, (uint32_t)RINGPOST_RCPT);
 	cr_expect_eq(seen.worker, 0u);
@@ -830,7 +810,7 @@ Test(plugin, what_an_event_shows)
 	cr_expect_str_eq(seen_text[3], "");
 	cr_expect_str_eq(seen_text[4], "\"c\"@d.example");
 	cr_expect_str_eq(seen_text[5], "NOTIFY=NEVER");
-	cr_expect_eq(seen.user, &seat.user[0]);
+	cr_expect_eq(seen.user, &seat.own[0]);
 	cr_expect_null(*seen.user);
 	ev = make_event(HOOK_TRANSACTION, NULL);
 	ev.outcome = HOOK_REJECTED;
@@ -846,6 +826,54 @@ Test(plugin, what_an_event_shows)
 	end_looking();
 }
 
+Test(plugin, what_an_event_shows_of_the_session)
+{
+	struct hook_event ev = make_event(HOOK_DATA, NULL);
+	struct ring_addr server = loop_addr(2525);
+
+	begin_looking();
+	cr_expect_eq(ask_for(&seats[0], &ev), HOOK_PASS);
+	cr_expect_eq(seen.esmtp, 0u);
+	for (unsigned i = 6; i < 11; i++)
+		cr_expect_str_eq(seen_text[i], "");
+	cr_expect_eq(seen.server_port, 0u);
+	ev.ehlo = true;
+	ev.server = &server;
+	ev.mechanism = SPAN_LIT("PLAIN");
+	ev.identity = SPAN_LIT("someone");
+	ev.sender = SPAN_LIT("a@b.example");
+	ev.only_rcpt = SPAN_LIT("c@d.example");
+	cr_expect_eq(ask_for(&seats[0], &ev), HOOK_PASS);
+	cr_expect_eq(seen.esmtp, 1u);
+	cr_expect_str_eq(seen_text[3], "PLAIN");
+	cr_expect_str_eq(seen_text[6], "someone");
+	cr_expect_str_eq(seen_text[7], "a@b.example");
+	cr_expect_str_eq(seen_text[8], "c@d.example");
+	cr_expect_str_eq(seen_text[9], "127.0.0.1");
+	cr_expect_eq(seen.server_port, 2525u);
+	cr_expect_str_eq(seen_text[10], "");
+	end_looking();
+}
+
+/* Only to those that are to hold the end. */
+Test(plugin, octets_of_the_message)
+{
+	for (unsigned mode = HOOK_STREAM; mode <= HOOK_HOLD_END; mode++) {
+		struct hook_event ev = make_event(HOOK_BODY, NULL);
+
+		conf.hook_count = 0;
+		memset(seen_text, 0, sizeof(seen_text));
+		begin_looking_with((enum conf_hook_mode)mode);
+		ev.data = SPAN_LIT("a\r\n.b");
+		hook_show(&core, &seats[0], &listener, &ev);
+		cr_expect_str_eq(seen_text[10], mode == HOOK_STREAM ? "" : "a\r\n.b");
+		seen.kind = 99;
+		ask(HOOK_END_OF_DATA, NULL);
+		cr_expect_eq(seen.kind, mode == HOOK_STREAM ? 99u : RINGPOST_END_OF_DATA);
+		end_looking();
+	}
+}
+
 static uint32_t suspend_twice(const struct ringpost_event *ev)
 {
 	struct ringpost_token other = host->suspend(host->handle, ev);
@@ -856,6 +884,29 @@ static uint32_t suspend_twice(const struct ringpost_event *ev)
 	other = host->suspend(&token, ev);
 	cr_expect(other.a == 0 && other.b == 0, "somebody else's handle");
 	return RINGPOST_PENDING;
+}
+
+/* Of a plugin that was compiled before there were changes: what lies behind is not looked at. */
+static uint32_t short_answer(const struct ringpost_event *ev)
+{
+	struct ringpost_answer a = {.size = offsetof(struct ringpost_answer, changes),
+		.changes = (const struct ringpost_change *)(uintptr_t)1,
+		.change_count = 1};
+
+	token = host->suspend(host->handle, ev);
+	cr_expect_eq(host->answer(host->handle, token, RINGPOST_PASS, &a), 0);
+	a.size--;
+	cr_expect_eq(host->answer(host->handle, token, RINGPOST_PASS, &a), -1);
+	return RINGPOST_PENDING;
+}
+
+Test(plugin, an_answer_of_an_older_plugin)
+{
+	begin_looking();
+	what_now = short_answer;
+	cr_expect_eq(ask_and_wait(HOOK_DATA, NULL), HOOK_PASS);
+	cr_expect_eq(stats.hook_failures, 0u);
+	end_looking();
 }
 
 static int answer_with(uint64_t a, uint64_t b, uint32_t verdict)
@@ -876,12 +927,14 @@ Test(plugin, tokens_and_answers_that_are_none)
 	cr_expect(outside.a == 0 && outside.b == 0, "event() has come back");
 	cr_expect_eq(answer_with(0, 0, RINGPOST_PASS), -1);
 	cr_expect_eq(answer_with(token.a, token.b & ~(uint64_t)0xff, RINGPOST_PASS), -1);
-	cr_expect_eq(answer_with(token.a, token.b | 1ull << 40, RINGPOST_PASS), -1);
+	cr_expect_eq(answer_with(token.a, token.b | 1ull << 48, RINGPOST_PASS), -1);
+	cr_expect_eq(answer_with(token.a, token.b + (2ull << 40), RINGPOST_PASS), -1,
+		"nobody is asked at STARTTLS");
 	cr_expect_eq(answer_with(token.a + (7ull << 32), token.b, RINGPOST_PASS), -1);
 	cr_expect_eq(answer_with(token.a + (1ull << 32), token.b, RINGPOST_PASS), -1,
 		"that worker does not run");
 	cr_expect_eq(answer_with(token.a, token.b, RINGPOST_PENDING), -1);
-	cr_expect_eq(answer_with(token.a, token.b, 5), -1);
+	cr_expect_eq(answer_with(token.a, token.b, 6), -1);
 	/* On their way, and nobody's. */
 	cr_expect_eq(answer_with(token.a, token.b + 0x100, RINGPOST_REJECT), 0);
 	cr_expect_eq(answer_with(token.a + 1, token.b, RINGPOST_REJECT), 0);
@@ -890,6 +943,68 @@ Test(plugin, tokens_and_answers_that_are_none)
 	cr_expect_eq(stats.hook_late_answers, 2u);
 	cr_expect_eq(ask(HOOK_DATA, NULL), HOOK_NO);
 	cr_expect_eq(no->code, 450);
+	end_looking();
+}
+
+static uint32_t discard(const struct ringpost_event *ev)
+{
+	return RINGPOST_DISCARD;
+}
+
+Test(plugin, a_message_is_discarded)
+{
+	begin_looking();
+	what_now = discard;
+	cr_expect_eq(ask(HOOK_EHLO, "x"), HOOK_PASS, "there is no message");
+	cr_expect_eq(ask(HOOK_RCPT, "a@b.example"), HOOK_DISCARD);
+	EXPECT_NO(250, "2.0.0", "message accepted", false);
+	cr_expect_eq(stats.hook_failures, 0u);
+	end_looking();
+}
+
+/* ---- counters ---- */
+
+static int counter_of(const char *name)
+{
+	return host->counter(host->handle, name);
+}
+
+/* Names are taken in open() only: this is one. */
+Test(plugin, counters)
+{
+	struct plugin *p;
+	uint64_t n = 0;
+	char name[33];
+
+	begin_looking();
+	p = core.set->hooks[0].self;
+	cr_expect_eq(counter_of("late"), -1, "open() has come back");
+	cr_expect_null(hook_set_counter(core.set, 0, 0, &n));
+	p->opening = true;
+	cr_expect_eq(counter_of("Mails_2"), 0);
+	cr_expect_eq(counter_of("Mails_2"), -1);
+	cr_expect_eq(counter_of("ev"), -1);
+	cr_expect_eq(counter_of(""), -1);
+	cr_expect_eq(counter_of(NULL), -1);
+	cr_expect_eq(counter_of("a-b"), -1);
+	cr_expect_eq(counter_of("a b"), -1);
+	cr_expect_eq(counter_of("a\xc3\xa4"), -1);
+	cr_expect_eq(counter_of("a2345678901234567890123456789012"), -1);
+	cr_expect_eq(counter_of("a234567890123456789012345678901"), 1);
+	for (int i = 2; i < RINGPOST_COUNTERS_MAX; i++) {
+		snprintf(name, sizeof(name), "c%d", i);
+		cr_expect_eq(counter_of(name), i);
+	}
+	cr_expect_eq(counter_of("more"), -1);
+	host->count(host->handle, 0, 5);
+	host->count(host->handle, 0, 1ull << 40);
+	host->count(host->handle, -1, 5);
+	host->count(host->handle, RINGPOST_COUNTERS_MAX, 5);
+	cr_expect_str_eq(hook_set_counter(core.set, 0, 0, &n), "Mails_2");
+	cr_expect_eq(n, 5 + (1ull << 40));
+	cr_expect_str_eq(hook_set_counter(core.set, 0, 15, &n), "c15");
+	cr_expect_eq(n, 0u);
+	cr_expect_null(hook_set_counter(core.set, 0, 16, &n));
 	end_looking();
 }
 

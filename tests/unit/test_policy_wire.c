@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The codec of Postfix policy delegation (engine/hook/policy_wire.h): requests of every state
+ * The codec of Postfix policy delegation (engine/hook/policy/policy_wire.h): requests of every state
  * against literals, replies of every shape, each also in two pieces cut anywhere.
  */
 #include <criterion/criterion.h>
 
-#include "engine/hook/policy_wire.h"
+#include "engine/hook/policy/policy_wire.h"
 #include "engine/smtp/cmd.h"
 
 /* ---- requests ---- */

@@ -8,12 +8,14 @@ guessing with sleeps. Where netlink is not to be had a short sleep stands in: te
 splits become likely instead of certain.
 tcp_info counts data segments; on loopback one send of less than 64 KiB is one segment.
 """
+import fcntl
 import ipaddress
 import socket
 import struct
 import time
 
 NETLINK_SOCK_DIAG = 4
+SIOCOUTQNSD = 0x894B
 SOCK_DIAG_BY_FAMILY = 20
 NLM_F_REQUEST = 1
 DATA_SEGS_IN_AT = 152  # offset of tcpi_data_segs_in in struct tcp_info
@@ -58,6 +60,13 @@ def peer_queue(sock):
     return struct.unpack_from("=I", data, 16 + 4 + 48 + 4)[0]
 
 
+def unsent(sock):
+    """Octets that our kernel has not sent yet; what is sent on loopback is in the peer's queue. Unix sockets have none."""
+    if sock.family == socket.AF_UNIX:
+        return 0
+    return struct.unpack("=i", fcntl.ioctl(sock, SIOCOUTQNSD, b"\0" * 4))[0]
+
+
 def wait_read(sock, seconds=2.0):
     """Returns when the peer process has read everything that was sent, or after `seconds`."""
     first = peer_queue(sock)
@@ -66,7 +75,8 @@ def wait_read(sock, seconds=2.0):
         return
     end = time.monotonic() + seconds
     n = first
-    while n and time.monotonic() < end:
+    # What is read at once leaves the peer's queue empty while our own still has some.
+    while (n or unsent(sock)) and time.monotonic() < end:
         time.sleep(0.00005)
         n = peer_queue(sock)
 

@@ -364,9 +364,8 @@ struct milter_address {
 				value; empty when the packet has none */
 };
 
-/* Name: printable ASCII without a colon. Value: lines with LF between them, all but the first
- * starting with a blank and having more than blanks; see milter_keeps_space. No CR: libmilter says
- * LF, and a CR could end a line for somebody. Other control octets stay: subjects have them. */
+/* Name and value as edits.h has them; see milter_keeps_space. libmilter says LF between lines, and
+ * there are filters that say CRLF. Other control octets stay: subjects have them. */
 struct milter_field {
 	uint32_t index; /* INSHEADER: fields before it, 0 is the top; CHGHEADER: which field of that
 			   name, from 1; else 0 */

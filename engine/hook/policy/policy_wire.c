@@ -4,9 +4,10 @@
  * request; whatever a policy server puts into a text, it stays one line. Writing fails when there
  * is no room (0), reading with a typed result.
  */
-#include "engine/hook/policy_wire.h"
+#include "engine/hook/policy/policy_wire.h"
 
 #include "engine/smtp/cmd.h"
+#include "engine/smtp/header.h"
 #include "engine/smtp/line.h"
 #include "engine/smtp/octets.h"
 #include "engine/smtp/reply.h"
@@ -206,12 +207,8 @@ static bool header_valid(struct span s)
 {
 	struct span value, name = span_split(s, ':', &value);
 
-	if (s.n > POLICY_HEADER_BYTES_MAX || name.n == 0 || !value.p)
-		return false;
-	for (size_t i = 0; i < name.n; i++)
-		if (name.p[i] <= 0x20 || name.p[i] >= 0x7f)
-			return false;
-	return smtp_line_clean(value);
+	return s.n <= POLICY_HEADER_BYTES_MAX && value.p && header_name_valid(name) &&
+	       smtp_line_clean(value);
 }
 
 static void prepend(struct policy_reply *out)

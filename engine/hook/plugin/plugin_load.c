@@ -7,68 +7,15 @@
  * dynamic linker objects to; a descriptor that is missing or not of this ABI. All of them are told,
  * none is survived: the plugin is not used.
  */
-#include "engine/hook/plugin_int.h"
+#include "engine/hook/plugin/plugin_int.h"
 
+#include "engine/hook/file.h"
 #include "engine/smtp/octets.h"
 
 #include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define LINK_NAME_BYTES 128
-#define DIR_BYTES 4096
-
-static bool no(char *why, size_t why_max, const char *format, ...) PRINTF_LIKE(3, 4);
-static bool no(char *why, size_t why_max, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(why, why_max, format, args);
-	va_end(args);
-	return false;
-}
-
-/* ---- the file ---- */
-
-/* Where everybody may rename, a good file can be made to be another good file. */
-static bool check_directory(const char *file, char *why, size_t why_max)
-{
-	const char *slash = strrchr(file, '/');
-	char dir[DIR_BYTES] = ".";
-	struct stat st;
-
-	if (slash)
-		snprintf(dir, sizeof(dir), "%.*s", (int)MAX_OF(1, slash - file), file);
-	if (stat(dir, &st) != 0)
-		return no(why, why_max, "%s: %s", dir, strerror(errno));
-	if ((st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX))
-		return no(why, why_max, "%s: everybody may write to this directory", dir);
-	return true;
-}
-
-static bool check_file(int fd, const char *file, char *why, size_t why_max)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) != 0)
-		return no(why, why_max, "%s: %s", file, strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return no(why, why_max, "%s: not a regular file", file);
-	if (st.st_uid != 0 && st.st_uid != geteuid())
-		return no(why, why_max,
-			"%s: belongs to user %u; a plugin has to belong to root or to the account "
-			"ringpost runs as",
-			file, (unsigned)st.st_uid);
-	if (st.st_mode & (S_IWGRP | S_IWOTH))
-		return no(why, why_max,
-			"%s: its group or others may write to it (mode %04o); only its owner may",
-			file, (unsigned)(st.st_mode & 07777));
-	return true;
-}
 
 /* ---- the object ---- */
 
@@ -109,10 +56,11 @@ static bool link_object(struct plugin *p, const char *file, char *why, size_t wh
 	else
 		p->object = dlopen(file, RTLD_NOW | RTLD_LOCAL);
 	if (!p->object)
-		return no(why, why_max, "%s: cannot be loaded: %s", file, linker_says(name));
+		return hook_file_no(
+			why, why_max, "%s: cannot be loaded: %s", file, linker_says(name));
 	p->says = dlsym(p->object, "ringpost_plugin");
 	if (!p->says)
-		return no(why, why_max,
+		return hook_file_no(why, why_max,
 			"%s: not a plugin of ringpost: it defines no `ringpost_plugin`", file);
 	return true;
 }
@@ -136,30 +84,33 @@ static bool check_descriptor(
 	const struct ringpost_plugin *d, const char *file, char *why, size_t why_max)
 {
 	if (d->abi != RINGPOST_ABI)
-		return no(why, why_max,
+		return hook_file_no(why, why_max,
 			"%s: made for version %u of the plugin interface; this ringpost has "
 			"version %u",
 			file, d->abi, RINGPOST_ABI);
 	if (d->size < sizeof(struct ringpost_plugin))
-		return no(why, why_max,
+		return hook_file_no(why, why_max,
 			"%s: its ringpost_plugin.size is %u, version %u has %zu at least", file,
 			d->size, RINGPOST_ABI, sizeof(struct ringpost_plugin));
 	if (!name_ok(d->name))
-		return no(why, why_max,
+		return hook_file_no(why, why_max,
 			"%s: its ringpost_plugin.name is not 1 to %d letters, digits, '-' and '_'",
 			file, PLUGIN_NAME_BYTES_MAX);
-	if (d->flags != 0)
-		return no(why, why_max, "%s: its ringpost_plugin.flags is %#x, not 0", file,
-			d->flags);
+	if (d->flags & ~RINGPOST_MAY_BLOCK)
+		return hook_file_no(why, why_max,
+			"%s: its ringpost_plugin.flags (%#x) has some that this ringpost does not "
+			"know",
+			file, d->flags);
 	if (d->events & ~(uint32_t)RINGPOST_ON_ALL)
-		return no(why, why_max,
+		return hook_file_no(why, why_max,
 			"%s: asks for events that this ringpost does not know "
 			"(ringpost_plugin.events %#x)",
 			file, d->events & ~(uint32_t)RINGPOST_ON_ALL);
 	if (d->events == 0)
-		return no(why, why_max, "%s: asks for no events (ringpost_plugin.events)", file);
+		return hook_file_no(
+			why, why_max, "%s: asks for no events (ringpost_plugin.events)", file);
 	if (!d->open || !d->event)
-		return no(why, why_max, "%s: has no ringpost_plugin.%s", file,
+		return hook_file_no(why, why_max, "%s: has no ringpost_plugin.%s", file,
 			d->open ? "event" : "open");
 	return true;
 }
@@ -168,12 +119,10 @@ static bool check_descriptor(
 
 bool plugin_load(struct plugin *p, const char *file, char *why, size_t why_max)
 {
-	/* Without waiting for somebody at the other end of a pipe. */
-	p->fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	p->fd = hook_file_open(file, "a plugin", why, why_max);
 	if (p->fd < 0)
-		return no(why, why_max, "%s: %s", file, strerror(errno));
-	if (check_file(p->fd, file, why, why_max) && check_directory(file, why, why_max) &&
-		link_object(p, file, why, why_max) && check_descriptor(p->says, file, why, why_max))
+		return false;
+	if (link_object(p, file, why, why_max) && check_descriptor(p->says, file, why, why_max))
 		return true;
 	plugin_unload(p);
 	return false;

@@ -10,14 +10,17 @@
  * Failure modes: a buffer that is too small is false; a filter's mistake is a typed result; a call
  * that makes no sense (a macro packet without a command, an empty body chunk) asserts.
  */
-#include "engine/hook/milter_wire.h"
+#include "engine/hook/milter/milter_wire.h"
 
+#include "engine/hook/addr.h"
+#include "engine/hook/edits.h"
 #include "engine/smtp/cmd.h"
+#include "engine/smtp/header.h"
 #include "engine/smtp/line.h"
+#include "engine/smtp/octets.h"
 #include "engine/smtp/reply.h"
+#include "ring/listen.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/un.h>
 
 #define INDEX_MAX 0x7fffffffu /* libmilter's is signed */
@@ -324,33 +327,16 @@ static bool put_unix(struct milter_out *o, struct span host, const struct ring_a
 
 bool milter_put_connect(struct milter_out *o, struct span host, const struct ring_addr *client)
 {
-	char text[INET6_ADDRSTRLEN];
-	struct sockaddr_in in4;
-	struct sockaddr_in6 in6;
-	enum milter_family family = MILTER_F_IPV4;
-	uint16_t port;
+	char text[HOOK_ADDR_BYTES];
+	struct span address = span_of(text, hook_addr_text(client, text));
+	enum milter_family family = MILTER_F_UNKNOWN;
 
 	if (client->len > 0 && client->ss.ss_family == AF_UNIX)
 		return put_unix(o, host, client);
-	if (client->len == 0 ||
-		(client->ss.ss_family != AF_INET && client->ss.ss_family != AF_INET6))
-		return milter_put_connect_text(o, host, MILTER_F_UNKNOWN, 0, SPAN_NONE);
-	memcpy(&in4, &client->ss, sizeof(in4));
-	memcpy(&in6, &client->ss, sizeof(in6));
-	port = ntohs(in4.sin_port);
-	if (client->ss.ss_family == AF_INET6) {
-		family = MILTER_F_IPV6;
-		port = ntohs(in6.sin6_port);
-		if (IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr)) {
-			family = MILTER_F_IPV4;
-			memcpy(&in4.sin_addr, in6.sin6_addr.s6_addr + 12, 4);
-		}
-	}
-	if (family == MILTER_F_IPV4)
-		ASSERT(inet_ntop(AF_INET, &in4.sin_addr, text, sizeof(text)));
-	else
-		ASSERT(inet_ntop(AF_INET6, &in6.sin6_addr, text, sizeof(text)));
-	return milter_put_connect_text(o, host, family, port, span_str(text));
+	if (address.n == 0)
+		return milter_put_connect_text(o, host, family, 0, SPAN_NONE);
+	family = memchr(text, ':', address.n) ? MILTER_F_IPV6 : MILTER_F_IPV4;
+	return milter_put_connect_text(o, host, family, addr_port(client), address);
 }
 
 static bool put_one(struct milter_out *o, enum milter_command cmd, struct span s)
@@ -370,26 +356,6 @@ bool milter_put_unknown(struct milter_out *o, struct span line)
 	return put_one(o, MILTER_C_UNKNOWN, line);
 }
 
-static bool is_blank(uint8_t c)
-{
-	return c == ' ' || c == '\t';
-}
-
-/* The next run of octets between blanks (and commas, if so); empty at the end. */
-static struct span take_word(struct span *rest, bool commas)
-{
-	size_t n = 0;
-
-	while (rest->n > 0 && (is_blank(rest->p[0]) || (commas && rest->p[0] == ',')))
-		*rest = span_drop(*rest, 1);
-	while (n < rest->n && !is_blank(rest->p[n]) && !(commas && rest->p[n] == ','))
-		n++;
-	struct span word = span_of(rest->p, n);
-	if (n > 0)
-		*rest = span_drop(*rest, n);
-	return word;
-}
-
 static bool put_envelope(
 	struct milter_out *o, enum milter_command cmd, struct span mailbox, struct span params)
 {
@@ -400,7 +366,7 @@ static bool put_envelope(
 	put_octets(o, mailbox);
 	put_octet(o, '>');
 	put_octet(o, 0);
-	while ((word = take_word(&params, false)).n > 0)
+	while ((word = span_take_word(&params)).n > 0)
 		put_string(o, word);
 	return put_end(o, 0);
 }
@@ -506,15 +472,6 @@ enum milter_res milter_read(struct span in, size_t max, struct milter_packet *ou
 
 /* ---- texts ---- */
 
-/* Of one line; HT is no harm. */
-static bool has_control(struct span s)
-{
-	for (size_t i = 0; i < s.n; i++)
-		if ((s.p[i] < 0x20 && s.p[i] != '\t') || s.p[i] == 0x7f)
-			return true;
-	return false;
-}
-
 enum milter_res milter_optneg_parse(const struct milter_packet *packet, struct milter_optneg *out)
 {
 	struct milter_optneg o = {0};
@@ -531,7 +488,7 @@ enum milter_res milter_optneg_parse(const struct milter_packet *packet, struct m
 			return MILTER_SHORT;
 		if (!take_string(&rest, &list))
 			return MILTER_NO_NUL;
-		if (has_control(list))
+		if (!smtp_line_clean(list))
 			return MILTER_BAD_OCTET;
 		if (stage < MILTER_STAGE_COUNT)
 			o.macros[stage] = list;
@@ -540,10 +497,22 @@ enum milter_res milter_optneg_parse(const struct milter_packet *packet, struct m
 	return MILTER_OK;
 }
 
+static bool divides_macros(uint8_t c)
+{
+	return c == ',' || octet_is(c, OCTET_BLANK);
+}
+
 bool milter_macro_next(struct span *rest, struct span *name)
 {
-	*name = take_word(rest, true);
-	return name->n > 0;
+	size_t n = 0;
+
+	while (rest->n > 0 && divides_macros(rest->p[0]))
+		*rest = span_drop(*rest, 1);
+	while (n < rest->n && !divides_macros(rest->p[n]))
+		n++;
+	*name = span_of(rest->p, n);
+	*rest = span_drop(*rest, n);
+	return n > 0;
 }
 
 /* The octets up to the next CRLF, or all; *more when there was one. */
@@ -590,7 +559,7 @@ static enum milter_res line_check(struct span line, uint16_t code, bool more)
 		return MILTER_BAD_LINES;
 	if (line_rest(line).n > MILTER_TEXT_BYTES_MAX)
 		return MILTER_LONG_LINE;
-	return has_control(line) ? MILTER_BAD_OCTET : MILTER_OK;
+	return smtp_line_clean(line) ? MILTER_OK : MILTER_BAD_OCTET;
 }
 
 static enum milter_res code_parse(struct span payload, struct milter_code *out)
@@ -711,43 +680,13 @@ static enum milter_res address_parse(
 	return address_read(address, params, is_rcpt, out);
 }
 
-/* RFC 5322 ftext. */
-static bool name_good(struct span name)
-{
-	for (size_t i = 0; i < name.n; i++)
-		if (name.p[i] <= ' ' || name.p[i] > '~' || name.p[i] == ':')
-			return false;
-	return name.n > 0;
-}
-
-/* A line of nothing but blanks is refused too: who drops blanks at the ends of lines would see the
- * header's end there. Only the first line may be so, as it has the name in front. */
-static bool value_good(struct span value)
-{
-	bool first = true, filled = false, start = false;
-
-	for (size_t i = 0; i < value.n; i++) {
-		uint8_t c = value.p[i];
-
-		if (c == '\r' || (start && !is_blank(c)))
-			return false;
-		start = c == '\n';
-		if (start && !first && !filled)
-			return false;
-		if (start)
-			first = filled = false;
-		else if (!is_blank(c))
-			filled = true;
-	}
-	return first || filled;
-}
-
 /* `from`: the least index there may be; without one, `indexed` is false. */
 static enum milter_res field_parse(
 	struct span payload, bool indexed, uint32_t from, struct milter_field *out)
 {
 	struct milter_field f = {0};
 	enum milter_res res;
+	size_t n;
 
 	if (indexed && !take_u32(&payload, &f.index))
 		return MILTER_SHORT;
@@ -758,9 +697,9 @@ static enum milter_res field_parse(
 		return res;
 	if (indexed && (f.index < from || f.index > INDEX_MAX))
 		return MILTER_BAD_INDEX;
-	if (!name_good(f.name))
+	if (!header_name_valid(f.name))
 		return MILTER_BAD_NAME;
-	if (!value_good(f.value))
+	if (!hook_edits_value_valid(f.value, &n))
 		return MILTER_BAD_VALUE;
 	*out = f;
 	return MILTER_OK;
@@ -772,7 +711,7 @@ static enum milter_res reason_parse(struct span payload, struct span *out)
 
 	if (res != MILTER_OK)
 		return res;
-	return has_control(*out) ? MILTER_BAD_OCTET : MILTER_OK;
+	return smtp_line_clean(*out) ? MILTER_OK : MILTER_BAD_OCTET;
 }
 
 static enum milter_res contents_parse(const struct milter_packet *packet, struct milter_reply *r)
