@@ -4,6 +4,7 @@ was not taken. addresses are str, contents octets (before dot-stuffing).
 
 RawClient is ours: no client of Debian 12 sends BDAT. It also sends DATA exactly as told.
 """
+import contextlib
 import re
 import smtplib
 import socket
@@ -169,12 +170,13 @@ class PostfixClient(Client):
 class RawClient:
     """A client of sockets for BDAT, and for DATA without any help."""
 
-    def __init__(self, t, port):
+    def __init__(self, t, port, greets=True):
         self.t = t
         self.sock = socket.create_connection(("127.0.0.1", port), 15 * t.slow)
         self.sock.settimeout(15 * t.slow)
         self.file = self.sock.makefile("rb")
-        self.expect(b"220")
+        if greets:
+            self.expect(b"220")
 
     def reply(self):
         lines = []
@@ -239,6 +241,49 @@ class RawClient:
         if self.sock.recv(1):
             raise Failure("octets behind the reply to QUIT")
         self.close()
+
+
+class Reply:
+    """What decided about a message: the last reply to it, or the first that was neither 2xx nor 3xx. step: `connect`,
+    a command, or `end`."""
+
+    def __init__(self, step, raw):
+        self.step, self.raw = step, raw
+        self.code = int(raw[:3])
+        self.text = raw[4:].rstrip(b"\r\n").decode("utf-8", "replace")
+
+    def __repr__(self):
+        return "%s: %d %s" % (self.step, self.code, self.text)
+
+
+def attempt(t, port, sender, rcpts, content, chunk=None):
+    """One message in a session of its own, by BDAT in chunks of that size or by DATA. A refused recipient decides only
+    when none is left."""
+    with contextlib.closing(RawClient(t, port, greets=False)) as c:
+        def ask(step, octets):
+            if octets:
+                c.sock.sendall(octets)
+            return Reply(step, c.reply())
+
+        steps = [("connect", b""), ("ehlo", b"EHLO " + HELO.encode() + b"\r\n"), ("mail", c.envelope(sender, ()))]
+        for step, octets in steps:
+            reply = ask(step, octets)
+            if reply.code >= 400:
+                return reply
+        heard = [ask("rcpt", b"RCPT TO:<%s>\r\n" % r.encode()) for r in rcpts]
+        if all(r.code >= 400 for r in heard):
+            return heard[0]
+        if chunk:
+            for octets in c.chunks(content, chunk):
+                reply = ask("end", octets)
+                if reply.code >= 400:
+                    return reply
+        else:
+            reply = ask("data", b"DATA\r\n")
+            if reply.code >= 400:
+                return reply
+            reply = ask("end", stuffed(content) + b".\r\n")
+        return reply
 
 
 def stuffed(content):
