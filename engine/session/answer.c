@@ -165,7 +165,6 @@ static bool answer_mail(struct session *s, struct slot *slot, const struct smtp_
 		}
 	} else {
 		txn_reject(t, "mail", r, NULL, false);
-		t->mail_refused = true;
 		if (s->txn == t) {
 			body_mail_refused(s);
 			txn_leave(s, NULL);
@@ -206,13 +205,17 @@ static bool answer_chunk(struct session *s, struct slot *slot, const struct smtp
 {
 	if (!final_code(r) || (r->code < 400 && !txn_committed(s, slot)))
 		return false;
-	/* Of no transaction; and it may be the last one of a message: see body_mail_refused(). */
-	if (r->code < 400 && slot->txn->mail_refused)
-		return false;
 	if (r->code >= 400)
 		txn_reject(slot->txn, "body", r, NULL, false);
 	forward(s, r);
 	return true;
+}
+
+/* A server that takes octets behind a MAIL that it has refused was not told that they are all: its
+ * 2xx is no answer to the client's last chunk. */
+static bool answer_last_unsaid(struct session *s, struct slot *slot, const struct smtp_reply *r)
+{
+	return r->code >= 400 && answer_chunk(s, slot, r);
 }
 
 static bool answer_final(struct session *s, struct slot *slot, const struct smtp_reply *r)
@@ -355,6 +358,7 @@ static answer_fn *const answers[SLOT_KIND_COUNT] = {
 	[SLOT_RCPT] = answer_rcpt,
 	[SLOT_DATA] = answer_data,
 	[SLOT_CHUNK] = answer_chunk,
+	[SLOT_LAST_UNSAID] = answer_last_unsaid,
 	[SLOT_FINAL] = answer_final,
 	[SLOT_AUTH] = answer_auth,
 	[SLOT_STARTTLS] = answer_starttls,

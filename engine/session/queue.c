@@ -207,7 +207,7 @@ void queue_disown_final(struct session *s, const struct txn *t)
 
 void queue_own_part(struct session *s, const struct txn *t)
 {
-	recast(s, t, SLOT_PART, SLOT_CHUNK);
+	recast(s, t, SLOT_PART, SLOT_LAST_UNSAID);
 }
 
 void queue_emit_local(struct session *s)

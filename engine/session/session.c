@@ -580,7 +580,7 @@ static void begin_end(struct session *s, enum sess_end why)
 /* The reply that it waited to end behind was its last word, and has been given. */
 static bool last_word_said(const struct session *s)
 {
-	return s->q_count == 0 && s->end_when_idle != END_NONE &&
+	return !queue_owes(s) && s->end_when_idle != END_NONE &&
 	       sess_ends[s->end_when_idle].reply == REPLY_COUNT;
 }
 

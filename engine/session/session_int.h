@@ -84,7 +84,8 @@ enum slot_kind {
 	SLOT_RCPT,
 	SLOT_DATA,
 	SLOT_CHUNK,
-	SLOT_FINAL, /* the final dot, or BDAT LAST */
+	SLOT_LAST_UNSAID, /* a SLOT_PART whose MAIL was refused: the client's after all */
+	SLOT_FINAL,	  /* the final dot, or BDAT LAST */
 	SLOT_AUTH,
 	SLOT_STARTTLS,
 	SLOT_XCLIENT,
@@ -145,12 +146,11 @@ struct txn {
 	struct session *s;
 	uint64_t id;
 	uint16_t refs;
-	uint8_t outcome;   /* enum txn_outcome */
-	bool settled;	   /* the outcome stands; else a later recipient or reply may change it */
-	bool nested;	   /* a second MAIL: it becomes the session's when the upstream takes it */
-	bool mail_ok;	   /* the upstream took MAIL */
-	bool mail_refused; /* ... or did not */
-	bool chunked;	   /* BDAT was used */
+	uint8_t outcome; /* enum txn_outcome */
+	bool settled;	 /* the outcome stands; else a later recipient or reply may change it */
+	bool nested;	 /* a second MAIL: it becomes the session's when the upstream takes it */
+	bool mail_ok;	 /* the upstream took MAIL */
+	bool chunked;	 /* BDAT was used */
 	bool body_begun;
 	bool early_bare_lf;
 	bool cr_unseen;			   /* by the hooks: it was the last octet of a piece */

@@ -112,6 +112,18 @@ def chunks_keep_coming_after_an_upstream_refusal(t):
 
 
 @test(quick=True)
+def chunk_taken_behind_a_refused_mail(t):
+    """A server that did not forget the envelope before (its RSET was refused, say) may take it: its reply is the client's."""
+    rp, up, c, u = pair(t)
+    c.send(MAIL + RCPT + bdat(b"first"))
+    u.expect(MAIL + RCPT + bdat(b"first"))
+    replies = b"503 5.5.1 one at a time\r\n" + OK_RCPT + b"250 2.0.0 octets taken\r\n"
+    u.send(replies)
+    c.expect(replies)
+    message(c, u)
+
+
+@test(quick=True)
 def chunk_without_a_mail_is_swallowed(t):
     rp, up, c, u = pair(t)
     c.send(bdat(NASTY) + bdat(NASTY * 1000, last=True) + b"NOOP\r\n")

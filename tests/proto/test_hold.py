@@ -935,6 +935,20 @@ def mail_is_refused_while_the_end_waits(t):
 
 
 @test(quick=True)
+def octets_are_taken_behind_a_refused_mail(t):
+    """The server does not know that they were all: its 2xx would be the last word on a message that it has not taken."""
+    rp, up = scripted(t, "function body(ev) end function end_of_data(ev) ringpost.sleep(0.5) end", mode="hold-end")
+    c, u = opened(t, rp, up)
+    c.send(MAIL + RCPT + b"BDAT 3 LAST\r\nabc")
+    u.expect(MAIL + RCPT + b"BDAT 3\r\nabc")
+    u.send(b"503 5.5.1 one at a time\r\n" + OK_RCPT + b"250 2.0.0 octets taken\r\n")
+    c.expect(b"503 5.5.1 one at a time\r\n" + OK_RCPT)
+    c.reply(b"451 4.4.2")
+    relinked(up, c)
+    rp.no_record("transaction", result="accepted")
+
+
+@test(quick=True)
 def a_body_behind_a_field_without_an_end(t):
     """The empty line that divides them ends the field first."""
     rp, up = scripted(t, "function end_of_data(ev) ev:replace_body('new\\r\\n') end")

@@ -243,6 +243,41 @@ static void tale_half_closed(struct tale *t)
 	end(t);
 }
 
+/* Ringpost's own RSET is not the one that the client said last, which nobody answered: what was
+ * passed on the next link came between them. */
+static void tale_reset_before_a_loss(struct tale *t)
+{
+	static const char mail[] = "MAIL FROM:<c1m2@c1.example>\r\n";
+
+	t->lis.message_max = 4;
+	begin(t);
+	envelope(t);
+	give(t, "BDAT 5\r\nc1m1 ");
+	tell(t, "552 5.3.4 message size exceeds the limit\r\n");
+	pass_command(t, "RSET\r\n");
+	lose(t);
+	local(t, "RSET\r\n", "250 2.0.0 ok\r\n");
+	give(t, mail);
+	dial(t);
+	say(t, SRV_GREETING, 220, "hello");
+	pass_command(t, "EHLO c1.example\r\n");
+	say(t, SRV_ANSWER, 250, "server\nPIPELINING\nCHUNKING\n8BITMIME");
+	pass_command(t, mail);
+	lose(t);
+	tell(t, "451 4.4.2 upstream connection lost, try again later\r\n");
+	give(t, "RSET\r\n");
+	leave(t);
+	t->rec.socks[t->c].in_end_res = RING_RESET; /* nobody is there to be told */
+	t->st.size_refused = 1;
+	logged(t, "ev=transaction client=10.1.0.1:1024 from=c1m1@c1.example result=rejected "
+		  "by=ringpost");
+	logged(t, "ev=transaction client=10.1.0.1:1024 from=c1m2@c1.example result=aborted "
+		  "by=ringpost");
+	t->st.transactions = 2;
+	t->st.messages_rejected = t->st.messages_aborted = 1;
+	end(t);
+}
+
 /* ---- I1, I2, I3 ---- */
 
 static void tale_invented_250(struct tale *t)
@@ -677,6 +712,7 @@ static const struct {
 	{"a hello that is answered 221", tale_hello_not_250, I_NONE},
 	{"BDAT that is no command line", tale_bdat_no_line, I_NONE},
 	{"half closed", tale_half_closed, I_NONE},
+	{"RSET of ringpost's own before a loss", tale_reset_before_a_loss, I_NONE},
 	{"250 of ringpost's own to a message", tale_invented_250, I1_ACK},
 	{"250, but not taken", tale_not_taken, I1_ACK},
 	{"the tail of a body is dropped", tale_dropped_tail, I1_ACK},

@@ -290,7 +290,8 @@ static bool out_of_place(const struct reply *r)
 }
 
 /* The first word of the message itself: DATA, or the first BDAT. What the hooks have passed holds
- * even when it is refused then. */
+ * even when it is refused then; but the fields that they wanted at DATA are asked for again at the
+ * next one. */
 static void turn_begins(struct hturn *t)
 {
 	struct hsess *hs = t->hs;
@@ -311,7 +312,16 @@ static void turn_begins(struct hturn *t)
 	/* One chunk may be the first and the last: then it can be the end that was refused. */
 	if (refused && t->r->kind == R_RULE && (t->u->verb == V_DATA || !asked_end(m)))
 		return;
-	hooked_passed(hs, m, a);
+	if (refused && t->u->verb == V_DATA) {
+		struct octets top = m->top;
+
+		m->top = (struct octets){0};
+		hooked_passed(hs, m, a);
+		octets_free(&m->top);
+		m->top = top;
+	} else {
+		hooked_passed(hs, m, a);
+	}
 	m->begun = !refused || (t->u->verb == V_BDAT && a);
 }
 

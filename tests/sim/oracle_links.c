@@ -294,6 +294,11 @@ uint32_t links_try(struct oracle *o, struct sess *s, const struct pass *p, bool 
 			continue;
 		else if (take_pending(o, s, all))
 			continue;
+		/* Ringpost's own rather than this one, which would give up those that wait: they
+		 * came before it, and may stand on the next link. */
+		else if (onward && s->pend_at < s->pend_n &&
+			 own_word(s, span_drop(out, s->at), &s->resets, SPAN_LIT("RSET\r\n")))
+			continue;
 		else if (fits(o, s, all, p) == FIT_WHOLE)
 			return s->at;
 		else if (!own_word(s, span_drop(out, s->at), &s->resets, SPAN_LIT("RSET\r\n")) &&
