@@ -24,6 +24,12 @@ void sess_count_error(struct session *s)
 		s->penalty_until_ms = sess_now_ms(s) + max->error_delay_ms;
 }
 
+void sess_count_message(struct session *s)
+{
+	s->messages++;
+	s->errors = s->junk = 0;
+}
+
 void sess_count_reply(struct session *s, unsigned code)
 {
 	STAT_INC(s->core->stats, replies);
@@ -227,8 +233,7 @@ static bool answer_final(struct session *s, struct slot *slot, const struct smtp
 		return false;
 	if (taken) {
 		txn_accept(slot->txn, r, s->client_gone);
-		s->messages++;
-		s->errors = s->junk = 0;
+		sess_count_message(s);
 	} else {
 		txn_reject(slot->txn, "final", r, NULL, true);
 	}

@@ -34,7 +34,7 @@ static const struct ring_addr *server_of(const struct session *s)
 	const struct sess_server *from = &s->server_addr;
 	struct ring_addr *a = &s->core->event_server;
 
-	memset(a, 0, sizeof(*a));
+	/* For every event, so no more than what is looked at: the rest is zero from the start. */
 	a->sa.sa_family = from->family;
 	a->len = sizeof(a->sa);
 	if (from->family == AF_INET) {
@@ -47,6 +47,7 @@ static const struct ring_addr *server_of(const struct session *s)
 		struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)(void *)&a->ss;
 
 		v6->sin6_port = from->port;
+		v6->sin6_flowinfo = 0; /* where the address of an IPv4 one was */
 		memcpy(&v6->sin6_addr, from->addr, sizeof(v6->sin6_addr));
 		a->len = sizeof(*v6);
 	}

@@ -87,8 +87,7 @@ static void discarded(struct session *s)
 	struct txn *t = s->txn;
 
 	txn_discard(t, t->stage, t->discard);
-	s->messages++;
-	s->errors = s->junk = 0;
+	sess_count_message(s);
 }
 
 /* What the upstream has said in mid-message, or else `r`. */
@@ -331,9 +330,7 @@ static void end_discarded(struct session *s, const struct local_reply *r)
 {
 	s->txn->discard = r;
 	if (s->txn->chunked) {
-		txn_discard(s->txn, "body", r);
-		s->messages++;
-		s->errors = s->junk = 0;
+		discarded(s);
 		chunks_end(s, r);
 		return;
 	}

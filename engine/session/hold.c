@@ -505,8 +505,7 @@ static void discard(struct session *s, const struct local_reply *r)
 {
 	s->txn->discard = r;
 	txn_discard(s->txn, "body", r);
-	s->messages++;
-	s->errors = s->junk = 0;
+	sess_count_message(s);
 	queue_local(s, r);
 	sess_reset_upstream(s);
 	leave(s);

@@ -316,6 +316,8 @@ bool sess_on_reply(struct session *s, const struct smtp_reply *r); /* false: not
 /* A whole reply of the upstream to the client, in the form a client may see. */
 void sess_put_reply(struct session *s, struct span raw, bool bare_lf);
 void sess_count_reply(struct session *s, unsigned code);
+/* One that was taken, as far as the client is told: what errors and junk limit begins anew. */
+void sess_count_message(struct session *s);
 void sess_settle_connect(struct session *s); /* while `connecting` */
 void sess_count_error(struct session *s);    /* what errors and soft-errors limit */
 
