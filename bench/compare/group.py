@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a proxy and all its children cost: a control group, or the tree of processes where there are no groups.
+
+A group counts what its processes used after they have gone, too (Postfix and its daemons), and it is charged for the
+kernel's memory that works for them (sockets, files, page tables). `open_group()` takes the best that this machine has:
+cgroup v2, cgroup v1 (cpuacct and memory), or a walk through /proc, which needs no root and knows no kernel memory.
+"""
+import errno
+import glob
+import os
+import signal
+import time
+
+ROOT = "/sys/fs/cgroup"
+
+
+def _read(path):
+    with open(path) as f:
+        return f.read()
+
+
+def _write(path, text):
+    with open(path, "w") as f:
+        f.write(text)
+
+
+def _fields(path):
+    """`name number` lines as a mapping."""
+    return {line.split()[0]: int(line.split()[1]) for line in _read(path).splitlines() if len(line.split()) == 2}
+
+
+def _each(pids, name):
+    """The text of /proc/PID/NAME of those that still live."""
+    for pid in pids:
+        try:
+            yield _read("/proc/%d/%s" % (pid, name))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+
+
+def _status_sum(pids, task, *names):
+    total = 0
+    for pid in pids:
+        for path in glob.glob("/proc/%d/task/*/status" % pid) if task else ("/proc/%d/status" % pid,):
+            try:
+                text = _read(path)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            total += sum(int(line.split()[1]) for line in text.splitlines() if line.split(":")[0] in names)
+    return total
+
+
+class Group:
+    """One proxy. `kind` goes into the results: what was counted, and how."""
+    kind = "processes"
+
+    def __init__(self):
+        self.roots = []
+
+    def enter(self):
+        """Called in the child between fork and exec."""
+
+    def add(self, pid):
+        self.roots.append(pid)
+
+    def pids(self):
+        """The processes that were started and what they have started, as far as its parents live."""
+        children = {}
+        for path in glob.glob("/proc/[0-9]*/stat"):
+            try:
+                pid, rest = _read(path).split(" (", 1)
+                children.setdefault(int(rest.rsplit(")", 1)[1].split()[1]), []).append(int(pid))
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+        found, todo = [], [pid for pid in self.roots if os.path.exists("/proc/%d" % pid)]
+        while todo:
+            found.append(todo.pop())
+            todo += children.get(found[-1], [])
+        return found
+
+    def cpu_s(self):
+        """(all, user, system) seconds so far. Children that have gone and were waited for count, to a clock tick."""
+        user = system = 0
+        for text in _each(self.pids(), "stat"):
+            f = text.rsplit(")", 1)[1].split()
+            user, system = user + int(f[11]) + int(f[13]), system + int(f[12]) + int(f[14])
+        tick = os.sysconf("SC_CLK_TCK")
+        return (user + system) / tick, user / tick, system / tick
+
+    def switches(self):
+        """Context switches of the processes that live."""
+        return _status_sum(self.pids(), True, "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+
+    def user_kib(self):
+        """Memory of its own, shared pages in shares (PSS)."""
+        total = 0
+        for text in _each(self.pids(), "smaps_rollup"):
+            total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+        return total
+
+    def charged_kib(self):
+        """(all, kernel), or None where nobody counts."""
+        return None
+
+    def settle(self):
+        """Gives what the group holds and does not need (page cache) back, before memory is read."""
+
+    def _signal(self, number):
+        for pid in self.pids():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+    def end(self, patience_s=5):
+        """Nothing of it runs behind this."""
+        until = time.monotonic() + patience_s
+        self._signal(signal.SIGTERM)
+        while self.pids() and time.monotonic() < until:
+            time.sleep(0.02)
+        while self.pids():
+            self._signal(signal.SIGKILL)
+            time.sleep(0.02)
+        self.close()
+
+    def close(self):
+        pass
+
+
+class _Folders(Group):
+    """A group that is one folder in each of some hierarchies."""
+
+    def __init__(self, folders):
+        super().__init__()
+        self.folders = folders
+        for folder in folders:
+            os.mkdir(folder)
+
+    def enter(self):
+        for folder in self.folders:
+            _write(folder + "/cgroup.procs", "0")
+
+    def pids(self):
+        return [int(pid) for pid in set(_read(self.folders[0] + "/cgroup.procs").split())]
+
+    def close(self):
+        for folder in self.folders:
+            for _ in range(100):  # the last process may still be on its way out
+                try:
+                    os.rmdir(folder)
+                    break
+                except OSError as e:
+                    if e.errno != errno.EBUSY:
+                        raise
+                    time.sleep(0.02)
+
+
+class GroupV2(_Folders):
+    kind = "cgroup v2"
+
+    def __init__(self, name):
+        super().__init__([ROOT + "/" + name])
+
+    def cpu_s(self):
+        f = _fields(self.folders[0] + "/cpu.stat")
+        return tuple(f[k] / 1e6 for k in ("usage_usec", "user_usec", "system_usec"))
+
+    def charged_kib(self):
+        f = _fields(self.folders[0] + "/memory.stat")
+        return int(_read(self.folders[0] + "/memory.current")) // 1024, (f["kernel"] + f["sock"]) // 1024
+
+    def settle(self):
+        try:
+            _write(self.folders[0] + "/memory.reclaim", "0")
+        except OSError:
+            pass
+
+
+class GroupV1(_Folders):
+    kind = "cgroup v1"
+
+    def __init__(self, name):
+        super().__init__([ROOT + "/cpuacct/" + name, ROOT + "/memory/" + name])
+
+    def cpu_s(self):
+        return tuple(int(_read(self.folders[0] + "/cpuacct." + k)) / 1e9 for k in ("usage", "usage_user", "usage_sys"))
+
+    def charged_kib(self):
+        folder = self.folders[1]
+        kernel = int(_read(folder + "/memory.kmem.usage_in_bytes")) + int(_read(folder + "/memory.kmem.tcp.usage_in_bytes"))
+        return int(_read(folder + "/memory.usage_in_bytes")) // 1024, kernel // 1024
+
+
+def open_group(name):
+    for kind, needs in ((GroupV2, ROOT + "/cgroup.controllers"), (GroupV1, ROOT + "/cpuacct/cpuacct.usage")):
+        if not os.path.exists(needs):
+            continue
+        try:
+            if kind is GroupV2:
+                _write(ROOT + "/cgroup.subtree_control", "+cpu +memory")
+            return kind(name)
+        except OSError:
+            pass  # not root, or a container that may not make groups
+    return Group()

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One run of one scenario with one peer: a record of figures for each message that was accepted in the window."""
+import time
+
+from machine import busy_s, segments
+from scenarios import RATE, WARM_UP_S
+from stand import Failed, Load, Stand
+
+
+class Counters:
+    """Everything that is read twice, at the two ends of the window."""
+
+    def __init__(self, place):
+        self.at = time.monotonic()
+        self.cpu, self.user, self.system = place.group.cpu_s()
+        self.switches = place.group.switches()
+        self.segments = segments()
+        self.proxy_cpu, self.load_cpu = busy_s(place.cpu), busy_s(place.load_cpu)
+
+
+def latency(report):
+    """Microseconds, from the load's report."""
+    return {k: report["latency_us"][k] for k in ("p50", "p90", "p99", "p999", "max")}
+
+
+def record(a, b, messages, report):
+    took = b.at - a.at
+    n = max(messages, 1)
+    cpu = b.cpu - a.cpu
+    return {"messages": messages, "seconds": round(took, 4), "rate": round(messages / took, 2),
+            "cpu_ms": cpu * 1000 / n, "user_ms": (b.user - a.user) * 1000 / n, "system_ms": (b.system - a.system) * 1000 / n,
+            "segments": (b.segments - a.segments) / n, "switches": (b.switches - a.switches) / n,
+            "busy_proxy": (b.proxy_cpu - a.proxy_cpu) / took, "busy_load": (b.load_cpu - a.load_cpu) / took,
+            "foreign": (b.proxy_cpu - a.proxy_cpu - cpu) / took,  # work on the proxy's core that was not the proxy's
+            "latency_us": latency(report)}
+
+
+def run(peer, scenario, options):
+    """A record; {"failed": words} when the peer could not do it."""
+    try:
+        with Stand(peer, options.build, options.proxy_cpu, options.load_cpu) as stand:
+            seconds = scenario.seconds * options.stretch
+            load = Load(stand, scenario.load.split() + ["--warm-up", str(WARM_UP_S), "--duration", str(seconds)] +
+                        (["--histogram"] if scenario.kind == RATE else []))
+            try:
+                load.begin()
+                a = Counters(stand.place)
+                measured = load.end()
+                b = Counters(stand.place)
+                report = load.report()
+            finally:
+                load.kill()
+            r = record(a, b, measured["messages"], report)
+            if report.get("rejected") or report.get("failed"):
+                r["not_accepted"] = report.get("rejected", 0) + report.get("failed", 0)
+            if "latency_histogram" in report:
+                r["histogram"] = report["latency_histogram"]
+            r.update(peer.more(stand.place))
+            return r
+    except Failed as e:
+        return {"failed": str(e)}

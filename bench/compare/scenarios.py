@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is measured: one row each. `load` is ringpost-blast's command line; the window of `seconds` opens after a warm-up."""
+from dataclasses import dataclass
+
+LOAD, IDLE, RATE, FAR = "load", "idle", "rate", "far"  # how it is run: see measure.py, idle.py, far.py
+WARM_UP_S = 0.4
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    title: str
+    kind: str
+    load: str = ""
+    seconds: float = 1.5
+    bdat: bool = False
+    sessions: int = 0
+    quick: bool = False   # part of `make bench`, too
+
+
+def _new(size, connections, name=None, seconds=1.5, quick=False):
+    return Scenario(name or "new-" + size, "new connection for each message, %s, %d at once" % (size, connections), LOAD,
+                    "--connections %d --per-connection 1 --size %s" % (connections, size), seconds, quick=quick)
+
+
+def _kept(size, more="", name="", title="", quick=False):
+    return Scenario("kept-%s%s" % (size, name), "kept connections, %s, %s, 50 at once" % (size, title or "lock-step"), LOAD,
+                    "--connections 50 --size %s %s" % (size, more), quick=quick)
+
+
+def _bdat(size, connections):
+    return Scenario("bdat-" + size, "BDAT, one chunk, %s, new connection, %d at once" % (size, connections), LOAD,
+                    "--connections %d --per-connection 1 --size %s --bdat" % (connections, size), 2.5, bdat=True)
+
+
+SCENARIOS = [
+    _new("1k", 50, quick=True),
+    _new("10k", 50, quick=True),
+    _new("100k", 50),
+    _new("1m", 20, seconds=2.5, quick=True),
+    _new("10m", 10, seconds=4),
+    _kept("4k", quick=True),
+    _kept("4k", "--pipelining", "-pipe", "pipelined", quick=True),
+    _kept("75k", quick=True),
+    _kept("75k", "--pipelining", "-pipe", "pipelined"),
+    Scenario("mix", "kept connections, 20 messages each, sizes as in real mail, pipelined, 50 at once", LOAD,
+             "--connections 50 --per-connection 20 --sizes real --pipelining", 4),
+    _new("10k", 1, "c1"),
+    _new("10k", 500, "c500"),
+    _new("10k", 5000, "c5000", 3),
+    Scenario("rate-1k", "latency: 2,000 messages a second by schedule, new connections, 1 KB", RATE,
+             "--connections 500 --per-connection 1 --size 1k --rate 2000", 3),
+    Scenario("rate-kept-4k", "latency: 5,000 messages a second by schedule, kept connections, 4 KB", RATE,
+             "--connections 200 --size 4k --rate 5000", 3, quick=True),
+    _bdat("1m", 20),
+    _bdat("10m", 10),
+    Scenario("idle-1000", "1,000 idle sessions behind EHLO", IDLE, sessions=1000, quick=True),
+    Scenario("idle-10000", "10,000 idle sessions behind EHLO", IDLE, sessions=9900),
+    Scenario("idle-100000", "100,000 idle sessions behind EHLO", IDLE, sessions=100000),
+    Scenario("far-10k", "20 ms, MTU 1500, 0.1 % loss: new connections, 10 KB, 200 at once", FAR,
+             "--connections 200 --per-connection 1 --size 10k", 4),
+    Scenario("far-1m", "20 ms, MTU 1500, 0.1 % loss: new connections, 1 MB, 50 at once", FAR,
+             "--connections 50 --per-connection 1 --size 1m", 6),
+]

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One measurement's set-up: a peer on its core, the sink (and, while it runs, the load) on the other.
+
+Owns the processes, the temporary folder and the control group; all are gone after `close()`, also when a start fails.
+"""
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+from group import open_group
+from machine import free_port
+
+TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "peers")
+START_PATIENCE_S = 20
+
+
+class Failed(Exception):
+    """A set-up that did not work, in words for the table."""
+
+
+def wait_until_answering(port, processes, what):
+    """Until somebody accepts there and says something (SMTP servers speak first)."""
+    until = time.monotonic() + START_PATIENCE_S
+    while time.monotonic() < until:
+        for p in processes:
+            if p.poll() not in (None, 0):
+                raise Failed("%s ended with status %d" % (what, p.returncode))
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1) as s:
+                s.settimeout(2)
+                if s.recv(512).startswith(b"220"):
+                    return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise Failed("%s does not answer on port %d" % (what, port))
+
+
+class Place:
+    """Where a peer is to run: what `Peer.start()` gets. Ports are on 127.0.0.1 unless `host` says otherwise."""
+
+    def __init__(self, build, cpu, load_cpu, name):
+        self.build, self.cpu, self.load_cpu = os.path.abspath(build), cpu, load_cpu
+        self.folder = tempfile.TemporaryDirectory(prefix="ringpost-bench.", ignore_cleanup_errors=True)
+        self.dir = self.folder.name
+        os.chmod(self.dir, 0o755)  # peers that change their user read their configuration from it
+        self.host = self.upstream_host = "127.0.0.1"
+        self.port, self.upstream_port = free_port(), free_port()
+        self.group = open_group("ringpost-bench.%d.%s" % (os.getpid(), name))
+        self.processes, self.helpers = [], []
+        self.prefix = []  # before each command, such as "ip netns exec proxy"
+
+    def template(self, name, **more):
+        """Writes bench/peers/NAME with its @WORDS@ filled in; returns the path of the copy."""
+        words = {"HOST": self.host, "PORT": self.port, "UPSTREAM_HOST": self.upstream_host, "UPSTREAM_PORT": self.upstream_port,
+                 "DIR": self.dir, "CPU": self.cpu, **more}
+        with open(os.path.join(TEMPLATES, name)) as f:
+            text = f.read()
+        for word, value in words.items():
+            text = text.replace("@%s@" % word, str(value))
+        path = os.path.join(self.dir, os.path.basename(name))
+        with open(path, "w") as f:
+            f.write(text)
+        os.chmod(path, 0o644)
+        return path
+
+    def spawn(self, argv, counted=True, **more):
+        """Starts a process of the peer on the proxy's core, in its group; not counted: a server that the peer asks, on the
+        load's core."""
+        cpu = self.cpu if counted else self.load_cpu
+
+        def enter():
+            if counted:
+                self.group.enter()
+            os.sched_setaffinity(0, {cpu})
+        out = open(os.path.join(self.dir, "output"), "ab")
+        p = subprocess.Popen(self.prefix + argv, preexec_fn=enter, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                             cwd=self.dir, **more)
+        out.close()
+        (self.processes if counted else self.helpers).append(p)
+        if counted:
+            self.group.add(p.pid)
+        return p
+
+    def output(self):
+        """The last that the peer has said, for the report of a failure."""
+        try:
+            with open(os.path.join(self.dir, "output"), "rb") as f:
+                return f.read()[-600:].decode("utf-8", "replace").strip()
+        except FileNotFoundError:
+            return ""
+
+    def close(self):
+        self.group.end()
+        for p in self.processes:
+            p.wait()
+        for p in self.helpers:
+            p.terminate()
+            p.wait()
+        self.folder.cleanup()
+
+
+class Stand:
+    """`with Stand(peer, build, cpus) as s:` a sink is up, and the peer in front of it answers."""
+
+    def __init__(self, peer, build, proxy_cpu=0, load_cpu=1, sink_options=()):
+        self.peer, self.place = peer, Place(build, proxy_cpu, load_cpu, peer.name)
+        self.sink_options = list(sink_options)
+        self.sink = None
+
+    def __enter__(self):
+        try:
+            p = self.place
+            self.sink = subprocess.Popen([p.build + "/ringpost-sink", "--quiet", "--cpu", str(p.load_cpu), "--listen",
+                                          "%s:%d" % (p.upstream_host, p.upstream_port)] + self.sink_options,
+                                         stdout=subprocess.DEVNULL)
+            wait_until_answering(p.upstream_port, [self.sink], "the sink")
+            self.peer.start(p)
+            wait_until_answering(self.port, p.processes, self.peer.name)
+            return self
+        except BaseException as e:
+            said = self.place.output()
+            self.close()
+            if isinstance(e, Failed) and said:
+                raise Failed("%s: %s" % (e, said)) from None
+            raise
+
+    @property
+    def port(self):
+        return self.place.port if self.peer.proxy else self.place.upstream_port
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.peer.stop(self.place)
+        self.place.close()
+        if self.sink:
+            self.sink.terminate()
+            self.sink.wait()
+
+
+class Load:
+    """A ringpost-blast at work: `begin()` returns when its measuring window opens, `end()` when it closes, `report()` its
+    report. Whoever asks takes counters at those two moments."""
+
+    def __init__(self, stand, arguments):
+        p = stand.place
+        self.argv = [p.build + "/ringpost-blast", "--json", "--marks", "--cpu", str(p.load_cpu), "--to",
+                     "127.0.0.1:%d" % stand.port] + arguments
+        self.p = subprocess.Popen(self.argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+
+    def _line(self, ev, patience_s):
+        until = time.monotonic() + patience_s
+        while time.monotonic() < until:
+            if select.select([self.p.stdout], [], [], 1)[0]:
+                line = self.p.stdout.readline()
+                if not line:
+                    raise Failed("the load ended: " + self.p.stderr.read().strip()[-300:])
+                said = json.loads(line)
+                if said.get("ev") == ev:
+                    return said
+        self.kill()
+        raise Failed("the load did not get to '%s' in %d s" % (ev, patience_s))
+
+    def begin(self, patience_s=60):
+        return self._line("measuring", patience_s)
+
+    def end(self, patience_s=120):
+        return self._line("measured", patience_s)
+
+    def report(self, patience_s=60):
+        try:
+            out, err = self.p.communicate(timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise Failed("the load did not end") from None
+        try:
+            return json.loads(out.splitlines()[-1])
+        except (IndexError, ValueError):
+            raise Failed("no report from the load: " + err.strip()[-300:]) from None
+
+    def kill(self):
+        if self.p.poll() is None:
+            self.p.send_signal(signal.SIGKILL)
+            self.p.wait()
