@@ -47,7 +47,8 @@ void log_buf_wake(struct log_buf *b, int fd)
 	__atomic_store_n(&b->wake_fd, fd, __ATOMIC_RELAXED);
 }
 
-/* Rings first and says so afterwards: whoever sees RUNG finds the count in the descriptor. */
+/* Says so first and rings then: the write wakes the consumer, who may run before we do again (it does
+ * where both share a core), and must know whose count it finds. */
 static void ring_consumer(struct log_buf *b)
 {
 	static const uint64_t one = 1;
@@ -55,8 +56,9 @@ static void ring_consumer(struct log_buf *b)
 
 	if (fd < 0 || __atomic_load_n(&b->wake, __ATOMIC_ACQUIRE) != LOG_WAKE_QUIET)
 		return;
-	if (write(fd, &one, sizeof(one)) == (ssize_t)sizeof(one))
-		__atomic_store_n(&b->wake, LOG_WAKE_RUNG, __ATOMIC_RELEASE);
+	__atomic_store_n(&b->wake, LOG_WAKE_RUNG, __ATOMIC_RELEASE);
+	if (write(fd, &one, sizeof(one)) != (ssize_t)sizeof(one))
+		__atomic_store_n(&b->wake, LOG_WAKE_QUIET, __ATOMIC_RELEASE);
 }
 
 /* More than `room` octets used? Looks at the consumer's index only when the old value says yes. */
@@ -104,17 +106,19 @@ void log_buf_take(struct log_buf *b, size_t n)
 	__atomic_store_n(&b->tail, tail + n, __ATOMIC_RELEASE);
 }
 
-bool log_buf_answer(struct log_buf *b)
+bool log_buf_rung(const struct log_buf *b)
 {
-	if (__atomic_load_n(&b->wake, __ATOMIC_ACQUIRE) != LOG_WAKE_RUNG)
-		return false;
+	return __atomic_load_n(&b->wake, __ATOMIC_ACQUIRE) == LOG_WAKE_RUNG;
+}
+
+void log_buf_seen(struct log_buf *b)
+{
 	__atomic_store_n(&b->wake, LOG_WAKE_SEEN, __ATOMIC_RELAXED);
-	return true;
 }
 
 void log_buf_quiet(struct log_buf *b)
 {
-	/* RUNG since log_buf_answer()? Not possible: the producer rings from QUIET only. */
+	/* RUNG stays: its count is still to come. */
 	if (__atomic_load_n(&b->wake, __ATOMIC_RELAXED) == LOG_WAKE_SEEN)
 		__atomic_store_n(&b->wake, LOG_WAKE_QUIET, __ATOMIC_RELEASE);
 }

@@ -20,7 +20,7 @@
  * however long the consumer stays away. */
 enum log_wake {
 	LOG_WAKE_QUIET,
-	LOG_WAKE_RUNG, /* the descriptor holds one count of ours */
+	LOG_WAKE_RUNG, /* the descriptor holds one count of ours, or is about to */
 	LOG_WAKE_SEEN, /* the consumer took that count, and has not emptied the buffer yet */
 };
 
@@ -49,8 +49,8 @@ bool log_buf_push(struct log_buf *b, const char *record, size_t n);
 /* Consumer. The octets published so far, in at most two pieces; returns their number. */
 size_t log_buf_peek(const struct log_buf *b, struct iovec iov[2]);
 void log_buf_take(struct log_buf *b, size_t n); /* at most what was peeked */
-/* A drain begins: true when the wake-up descriptor holds a count of this buffer. */
-bool log_buf_answer(struct log_buf *b);
+bool log_buf_rung(const struct log_buf *b); /* a count of it is in the wake-up descriptor, or comes */
+void log_buf_seen(struct log_buf *b);	    /* one count was taken for it */
 void log_buf_quiet(struct log_buf *b); /* a drain emptied it: the next burst may ring again */
 
 #endif

@@ -255,8 +255,9 @@ size_t log_sink_drain(struct log_sink *s, struct log_buf *b)
 	uint64_t count;
 	size_t left, done;
 
-	if (log_buf_answer(b) && read(s->wake_fd, &count, sizeof(count)) < 0)
-		ASSERT(errno == EAGAIN); /* whoever polls the descriptor may have read it */
+	/* Nothing there yet: the count is on its way, and wakes whoever polls when it comes. */
+	if (log_buf_rung(b) && read(s->wake_fd, &count, sizeof(count)) == (ssize_t)sizeof(count))
+		log_buf_seen(b);
 	left = log_buf_peek(b, iov);
 	done = s->paced ? drain_paced(s, b, left) : drain_batch(s, b, left);
 	if (!s->stuck)
