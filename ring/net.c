@@ -111,7 +111,7 @@ void ring_recv(struct ring *r, struct ring_op *op, struct ring_fd fd, uint32_t c
 	 * and sqe->len bounds one piece. */
 	if (cap && (r->features & RING_FEAT_RECV_CAP)) {
 		URING_SQE_OPTLEN(s) = cap;
-		s->len = RING_RECV_PIECE_BYTES;
+		s->len = cap;
 	}
 }
 

@@ -131,8 +131,7 @@ static void cap_passed(struct lab *l)
 		LAB_UNTIL(l, watch_ended(w));
 		most = MAX_OF(most, w->n - before);
 	}
-	lab_say(l, "%s",
-		most < 10000 + RING_RECV_PIECE_BYTES ? "a piece too much at most" : "more");
+	lab_say(l, "%s", most < 20000 ? "a piece too much at most" : "more");
 	lab_say(l, "%zu in all, %s", w->n, ring_res_word(w->last.res));
 }
 

@@ -131,8 +131,6 @@ uint64_t ring_random(struct ring *r);	     /* seeded once; not for secrets */
 
 /* ---- operations ---- */
 
-#define RING_RECV_PIECE_BYTES (64u << 10)
-
 struct ring_done {
 	enum ring_res res;
 	bool more;     /* the operation stays armed (multishot) */
@@ -174,9 +172,9 @@ void ring_connect(
 
 /* Multishot receive into the ring's buffers. With a `cap` (0 = none; ignored without
  * RING_FEAT_RECV_CAP) it ends by itself, with more == false, behind the piece that reaches so many
- * octets; a piece then has at most RING_RECV_PIECE_BYTES, else as much as a buffer has room. The
- * end of input is RING_EOF. RING_NOBUFS: re-arm only when ring_bufs_free() says so, never at once
- * (U4). */
+ * octets, and a piece has at most so many, so it is less than twice that in all; without one a
+ * piece is as much as a buffer has room. The end of input is RING_EOF. RING_NOBUFS: re-arm only
+ * when ring_bufs_free() says so, never at once (U4). */
 void ring_recv(struct ring *r, struct ring_op *op, struct ring_fd fd, uint32_t cap);
 
 /* One send per socket may be in flight (U8); the kernel sends all or fails (MSG_WAITALL), a short

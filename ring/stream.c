@@ -518,7 +518,8 @@ static void arm_recv(struct stream *s)
 	if (ring_op_armed(&s->recv_op) || ring_op_armed(&s->dial_op) ||
 		list_linked(&s->parked_node))
 		return;
-	ring_recv(s->core->ring, &s->recv_op, s->fd, STREAM_RECV_CAP_BYTES);
+	ring_recv(s->core->ring, &s->recv_op, s->fd,
+		pool_healthy(s->core) ? STREAM_RECV_CAP_BYTES : STREAM_RECV_SCARCE_BYTES);
 	stream_wait_begin(s);
 }
 

@@ -285,7 +285,7 @@ static void recv_piece(struct sim_kernel *k, struct row *o)
 	struct cqe q = {.fd = -1, .res = RING_OK, .more = true};
 
 	if (o->cap)
-		n = MIN_OF(n, RING_RECV_PIECE_BYTES);
+		n = MIN_OF(n, o->cap);
 	n = sim_short(k, FAULT_SHORT_RECV, c->file.rec_sock, n);
 	bufs_fill(k->ring, c, n, &q);
 	o->got += n;

@@ -287,7 +287,7 @@ static bool must_be_strict(const struct setup *s, uint32_t first, uint32_t doors
  * turns. */
 static uint32_t held_max(const struct sim_kernel_conf *c)
 {
-	uint32_t capped = STREAM_RECV_CAP_BYTES + RING_RECV_PIECE_BYTES;
+	uint32_t capped = 2 * STREAM_RECV_CAP_BYTES;
 	uint32_t turns = c->rate[FAULT_CANCEL_LATE] ? 8 : 1;
 
 	if (c->features & RING_FEAT_RECV_CAP)

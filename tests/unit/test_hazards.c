@@ -249,7 +249,7 @@ Test(hazards, u03_rearm_is_decided_by_more)
 		ring_turn(r, UINT64_MAX);
 		cr_assert(k->last.more == ring_op_armed(&k->op));
 	}
-	/* Two pieces of RING_RECV_PIECE_BYTES at most, then the end. */
+	/* Less than twice the cap each time, then the end. */
 	cr_assert_geq(arms, 3);
 	cr_assert_eq(k->n, sizeof(out));
 	cr_assert_eq(memcmp(k->data, out, sizeof(out)), 0);
