@@ -340,20 +340,23 @@ static void end_discarded(struct session *s, const struct local_reply *r)
 	finish_swallowed(s);
 }
 
-/* Everything but the end has been passed. */
-static void ask_about_end(struct session *s)
+static enum hook_said ask_about_end(struct session *s, struct hook_word *word)
 {
-	struct hook_word word;
+	return sess_ask(s, &(struct hook_event){.point = HOOK_END_OF_DATA}, word);
+}
 
-	switch (sess_ask(s, &(struct hook_event){.point = HOOK_END_OF_DATA}, &word)) {
+/* Everything but the end has been passed. */
+static void end_judged(struct session *s, enum hook_said said, const struct hook_word *word)
+{
+	switch (said) {
 	case HOOK_PASS:
 		end_goes(s);
 		break;
 	case HOOK_NO:
-		end_refused(s, word.reply);
+		end_refused(s, word->reply);
 		break;
 	case HOOK_DISCARD:
-		end_discarded(s, word.reply);
+		end_discarded(s, word->reply);
 		break;
 	case HOOK_LATER:
 		break;
@@ -382,8 +385,10 @@ static void keep_failed(struct session *s, const struct local_reply *no, bool do
 
 void body_settle_end(struct session *s)
 {
+	struct hook_word word;
+
 	if (s->fate == BODY_PASS) {
-		ask_about_end(s);
+		end_judged(s, ask_about_end(s, &word), &word);
 		return;
 	}
 	/* The upstream was lost, or has refused it meanwhile: no verdict is needed any more. */
@@ -466,30 +471,62 @@ static bool must_wait(const struct session *s)
 	return hook_full(&s->seat) || (s->fate == BODY_KEEP && hold_full(s));
 }
 
-/* One step of the scanner, its end taken out where that has to wait. */
-static void take_step(struct session *s, struct scan_step *step, int32_t buf)
+static bool shown(const struct session *s)
+{
+	return hook_wanted(&s->core->hooks, s->lis, HOOK_BODY);
+}
+
+static void keep_step(struct session *s, struct scan_step *step)
 {
 	bool done = step->end == SCAN_DONE;
-	bool held = done && (s->fate == BODY_KEEP ||
-				    hook_wanted(&s->core->hooks, s->lis, HOOK_END_OF_DATA) ||
-				    hook_wanted(&s->core->hooks, s->lis, HOOK_BODY));
-	const struct local_reply *no = NULL;
+	const struct local_reply *no;
 
-	if (held)
+	if (done)
 		hold_end_octets(s, step);
-	if (hook_wanted(&s->core->hooks, s->lis, HOOK_BODY))
+	if (shown(s))
 		show(s, step);
-	if (s->fate == BODY_KEEP)
-		no = keep(s, step);
-	else
-		pass(s, step, buf);
+	no = keep(s, step);
 	if (no)
 		keep_failed(s, no, done);
-	else if (held && s->fate == BODY_KEEP)
-		all_kept(s);
-	else if (held)
-		ask_about_end(s);
 	else if (done)
+		all_kept(s);
+}
+
+/* The step with the end in it. What the hooks allow at once leaves whole, in one segment; else all
+ * but the end leaves, and that waits. */
+static void pass_last(struct session *s, const struct scan_step *whole, int32_t buf)
+{
+	struct scan_step step = *whole;
+	struct hook_word word;
+	enum hook_said said;
+
+	hold_end_octets(s, &step);
+	if (shown(s))
+		show(s, &step);
+	said = ask_about_end(s, &word);
+	if (said == HOOK_PASS) {
+		s->end_held = 0;
+		pass(s, whole, buf);
+		finish_passed(s);
+		return;
+	}
+	if (said == HOOK_LATER)
+		pass(s, &step, buf);
+	end_judged(s, said, &word);
+}
+
+static void pass_step(struct session *s, struct scan_step *step, int32_t buf)
+{
+	bool done = step->end == SCAN_DONE;
+
+	if (done && (shown(s) || hook_wanted(&s->core->hooks, s->lis, HOOK_END_OF_DATA))) {
+		pass_last(s, step, buf);
+		return;
+	}
+	if (shown(s))
+		show(s, step);
+	pass(s, step, buf);
+	if (done)
 		finish_passed(s);
 }
 
@@ -519,7 +556,10 @@ size_t body_take(struct session *s, struct span in, int32_t buf)
 				finish_swallowed(s);
 			continue;
 		}
-		take_step(s, &step, buf);
+		if (s->fate == BODY_KEEP)
+			keep_step(s, &step);
+		else
+			pass_step(s, &step, buf);
 	}
 	sess_client_turn(s);
 	return at;

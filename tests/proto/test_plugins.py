@@ -244,7 +244,7 @@ def stuck_while_the_message_comes(t, on_failure):
         c.expect(TAKEN)
     else:
         step(*other, b"NOOP\r\n", b"250 at once\r\n")
-        u.expect(lines[:-2])
+        u.expect(lines[:100000])  # what came with the end is not passed on any more
         c.reply(b"451 4.3.0")
     c.join_sender()
     u.ignore_rest = True
