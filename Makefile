@@ -16,7 +16,7 @@ BUILD_PACKAGES := gcc libc6-dev make liburing-dev libjemalloc-dev libyaml-dev li
 # Filters that ringpost asks: milters and policy daemons, and what checks their signatures.
 FILTER_PACKAGES := rspamd opendkim opendkim-tools clamav-daemon clamav-milter postgrey postfwd python3-dkim
 TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev postfix swaks libnet-ssleay-perl openssl curl ca-certificates procps iproute2 strace g++ \
-                  $(FILTER_PACKAGES)
+                  gnuplot-nox $(FILTER_PACKAGES)
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang libclang-rt-dev
 COVERAGE_PACKAGES := $(BUILD_PACKAGES) libcriterion-dev gcovr g++
 

@@ -3,9 +3,9 @@
 #
 # Runs the tests and adds them up.
 #
-#   BUILD=build/release tests/run.sh all         units, scripted peers, interoperability
+#   BUILD=build/release tests/run.sh all         units, the bench's report, scripted peers, interoperability
 #   BUILD=build/release tests/run.sh unit        units
-#   BUILD=build/release tests/run.sh unit quick  units and the quick scripted tests
+#   BUILD=build/release tests/run.sh unit quick  units, the bench's report and the quick scripted tests
 #
 # With SIM=build/asan/ringpost-sim also simulated worlds for a minute.
 #
@@ -212,6 +212,7 @@ run_sim()
 
 run_fuzz_corpora
 [ -z "${SIM:-}" ] || run_sim
+[ "$what:$quick" = unit: ] || run_suite bench
 if [ -n "$quick" ]; then
 	run_suite proto --quick
 elif [ "$what" = all ]; then

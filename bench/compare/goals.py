@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ringpost set out to reach, and how far a measurement says it is there.
+
+CPU goals are ringpost over the cheapest of those that move bytes and read nothing; who that is, the medians of the row say,
+and the ratio is taken within each round.
+"""
+from dataclasses import dataclass
+
+from results import MOVERS, RINGPOST, of
+from tables import short, table
+
+SMALL_ROWS = ("new-1k", "new-10k", "new-100k")  # and all kept-*
+LARGE_ROWS = ("new-1m", "new-10m")
+SMALL_GOAL, LARGE_GOAL = 1.0, 0.55              # of the cheapest byte mover's CPU
+USER_GOAL_KIB, ALL_GOAL_KIB, SESSIONS_GOAL = 2.5, 10.5, 100000
+REACHED, IN_NOISE, MISSED, UNKNOWN = "reached", "reached within the noise", "not reached", "not measured"
+
+NOTE = """
+CPU: ringpost over the cheapest byte mover of that row, taken within each round. Reached: in every run; within the noise: by
+the median, but not in every run."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    what: str
+    limit: str
+    value: str    # the median, or words
+    low: str
+    high: str
+    n: int
+    verdict: str
+
+    def row(self):
+        reached = "-" if not self.n else self.low if self.low == self.high else "%s to %s" % (self.low, self.high)
+        return [self.what, self.verdict, self.limit, self.value, reached, self.n or "-"]
+
+
+def verdict(sample, most):
+    """Reached: in every round. Within the noise: by the median, but not by every round."""
+    if sample.median > most:
+        return MISSED
+    return REACHED if sample.high <= most else IN_NOISE
+
+
+def without_figure(what, limit, failed):
+    """Not run is unknown; what could not be run is not reached."""
+    return Goal(what, limit, "failed" if failed else "-", "", "", 0, MISSED if failed else UNKNOWN)
+
+
+def at_most(what, sample, most, text, failed=False):
+    if not sample:
+        return without_figure(what, "≤ " + text(most), failed)
+    star = "*" if sample.disturbed else ""
+    return Goal(what, "≤ " + text(most), text(sample.median) + star, text(sample.low), text(sample.high), sample.n,
+                verdict(sample, most))
+
+
+def cpu_goal(res, scenario, most):
+    mover = res.cheapest(scenario, MOVERS, "cpu_ms")
+    sample = res.ratio(scenario, RINGPOST, mover, "cpu_ms") if mover else None
+    return at_most("CPU, %s: of %s" % (scenario, mover or "the cheapest byte mover"), sample, most, lambda x: "%.3f" % x,
+                   res.has_failed(scenario, RINGPOST))
+
+
+def sessions_goal(res):
+    scenario = "idle-%d" % SESSIONS_GOAL
+    alive = res.sample(scenario, RINGPOST, "alive")
+    limit = "≥ {:,}".format(SESSIONS_GOAL)
+    if not alive:
+        return without_figure("idle sessions at once", limit, res.has_failed(scenario, RINGPOST))
+    done = MISSED if alive.median < SESSIONS_GOAL else REACHED if alive.low >= SESSIONS_GOAL else IN_NOISE
+    return Goal("idle sessions at once", limit, *("{:,.0f}".format(x) for x in (alive.median, alive.low, alive.high)),
+                alive.n, done)
+
+
+def goals(res):
+    """Every goal for which this measurement has the scenario, and that of 100,000 sessions in any case."""
+    small = res.scenarios(lambda s: s in SMALL_ROWS or s.startswith("kept-"))
+    found = [cpu_goal(res, s, SMALL_GOAL) for s in small]
+    found += [cpu_goal(res, s, LARGE_GOAL) for s in res.scenarios(lambda s: s in LARGE_ROWS)]
+    for s in res.scenarios(of("idle")):
+        for name, key, most in (("user memory", "user_kib", USER_GOAL_KIB), ("all memory", "all_kib", ALL_GOAL_KIB)):
+            found.append(at_most("%s of a session, %s, KiB" % (name, s), res.sample(s, RINGPOST, key), most, short,
+                                 res.has_failed(s, RINGPOST)))
+    return found + [sessions_goal(res)]
+
+
+def summary(found):
+    counts = [(word, sum(g.verdict == word for g in found)) for word in (REACHED, IN_NOISE, MISSED, UNKNOWN)]
+    return "Goals: " + ", ".join("%d %s" % (n, word) for word, n in counts if n) + "."
+
+
+def rows(found):
+    return table(["goal", "", "limit", "median", "range", "runs"], [g.row() for g in found], left=2)

@@ -1,0 +1,380 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs as Markdown tables, and two measurements against each other.
+
+    python3 -B bench/compare/report.py RUNS.jsonl [--out RESULTS.md] [--pictures FOLDER]
+    python3 -B bench/compare/report.py RUNS.jsonl --against OTHER.jsonl
+
+The tables are aligned, so they can be read as they are in a terminal. How to read them: bench/README.md.
+"""
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+
+import agree
+import goals
+import results
+from results import DIRECT, MOVERS, PERCENTILES, RINGPOST, group, of
+from tables import bold, percent, prose, short, table, times
+
+PICTURES = ("cpu-by-size.svg", "cpu-small.svg", "memory.svg", "latency.svg")
+REASON_CHARS = 110    # of a line of what went wrong
+BEHIND = 0.95         # a proxy that takes less than this share of a schedule does not keep up with it
+
+READING = """\
+How to read it. Each cell is the median over the rounds; in each round every peer was started afresh for every scenario, one
+after the other, the proxy alone on its core. In parentheses: the ratio to ringpost, taken within each round and then the
+median, so that a drift of the machine cancels out. CPU is all that the proxy and its children used, kernel included. `*`:
+others worked on the proxy's core for more than 10 % of the window and no clean run was there (elsewhere such runs are left
+out). `!`: some messages were not accepted. `failed`: it could not be run, the reason is at the end; `-`: not run. Differences
+that are smaller than the spreads are no differences. What this cannot show (loopback, no network card): bench/README.md."""
+
+NOTES = {
+    "cpu": """
+Milliseconds of the proxy, all its processes, user and kernel. Bold: the cheapest of those that move bytes and read nothing
+(haproxy, haproxy-splice, nginx-stream), and ringpost where it costs at most as much.""",
+    "spread": "Half of the range over the median, in percent, and how many runs are behind it.",
+    "rate": """
+Who was the limit: P the proxy's core (busy for more than 95 %), L the core of load and sink, PL both, nothing: somebody
+waited. Where L stands, the proxy could have done more; `direct` is the ceiling.""",
+    "packets": "TCP segments per message on both legs in both directions, then the proxy's context switches per message.",
+    "latency": """
+Microseconds. `rate-*`: messages are sent by schedule and count from when they were due; `behind`: the proxy did not keep up,
+so the queue is what was measured. `c*`: the next message waits for the last, which hides stalls. Added: over `direct` of the
+same round.""",
+    "memory": """
+KiB that came with each session. User: pages of all processes, shared ones in shares; kernel: sockets, files, page tables;
+all: what the control group was charged. Before: user memory without sessions.""",
+    "bdat": "CPU, milliseconds per message, by mover; DATA of the same size below.",
+    "far": "Delay, small packets and loss as the scenario's line below says. CPU, milliseconds per message:",
+    "far_latency": "Microseconds:",
+}
+
+
+# ---- what rows and columns are ----
+
+def one_at_a_time(scenario):
+    """c1, c500: so many messages at once, otherwise alike."""
+    return scenario[:1] == "c" and scenario[1:].isdigit()
+
+
+def known_scenarios():
+    """Those of this tree by name: a file of runs may have others."""
+    from scenarios import SCENARIOS
+    return {s.name: s for s in SCENARIOS}
+
+
+def known_peers():
+    from peers import PEERS
+    return {p.name: p for p in PEERS}
+
+
+def scheduled(scenario):
+    """Messages a second that an open-loop scenario sends, or None."""
+    words = getattr(known_scenarios().get(scenario), "load", "").split()
+    return float(words[words.index("--rate") + 1]) if "--rate" in words else None
+
+
+# ---- cells ----
+
+def marks(res, scenario, peer, sample):
+    refused = any(r.get("not_accepted") for r in res.used(scenario, peer))
+    return ("*" if sample.disturbed else "") + ("!" if refused else "")
+
+
+def missing(res, scenario, peer):
+    return "failed" if res.has_failed(scenario, peer) else "-"
+
+
+def cell(res, scenario, peer, name, with_ratio=True):
+    sample = res.sample(scenario, peer, name)
+    if not sample:
+        return missing(res, scenario, peer)
+    text = short(sample.median) + marks(res, scenario, peer, sample)
+    ratio = res.ratio(scenario, peer, RINGPOST, name) if with_ratio and peer != RINGPOST else None
+    return text + (" (%s)" % times(ratio.median) if ratio else "")
+
+
+def emphasised(res, scenario):
+    """The cheapest byte mover, and ringpost where it costs at most as much."""
+    mover = res.cheapest(scenario, MOVERS, "cpu_ms")
+    own = res.sample(scenario, RINGPOST, "cpu_ms")
+    if not mover:
+        return ()
+    return (mover, RINGPOST) if own and own.median <= res.sample(scenario, mover, "cpu_ms").median else (mover,)
+
+
+def cpu_table(res, scenarios, plain=False):
+    peers = [p for p in res.peers(scenarios) if p != DIRECT]
+    rows = []
+    for s in scenarios:
+        strong = () if plain else emphasised(res, s)
+        rows.append([s] + [bold(cell(res, s, p, "cpu_ms")) if p in strong else cell(res, s, p, "cpu_ms") for p in peers])
+    return table(["ms per message"] + peers, rows)
+
+
+def spread_cell(res, scenario, peer):
+    sample = res.sample(scenario, peer, "cpu_ms")
+    return "%s /%d" % (percent(sample.noise), sample.n) if sample else missing(res, scenario, peer)
+
+
+def spread_table(res, scenarios):
+    peers = [p for p in res.peers(scenarios) if p != DIRECT]
+    return table(["±% / runs"] + peers, [[s] + [spread_cell(res, s, p) for p in peers] for s in scenarios])
+
+
+def rate_cell(res, scenario, peer):
+    rate = res.sample(scenario, peer, "rate")
+    if not rate:
+        return missing(res, scenario, peer)
+    busy = [res.sample(scenario, peer, "busy_" + side) for side in ("proxy", "load")]
+    who = results.limit(*(b.median if b else 0 for b in busy))
+    return "%s%s %-2s" % (short(rate.median), marks(res, scenario, peer, rate), who)
+
+
+def rate_table(res, scenarios):
+    peers = res.peers(scenarios)
+    return table(["messages/s"] + peers, [[s] + [rate_cell(res, s, p) for p in peers] for s in scenarios])
+
+
+def packets_cell(res, scenario, peer):
+    segments, switches = (res.sample(scenario, peer, k) for k in ("segments", "switches"))
+    if not segments:
+        return missing(res, scenario, peer)
+    return "%.1f" % segments.median + (" / %.2f" % switches.median if switches and peer != DIRECT else "")
+
+
+def packets_table(res, scenarios):
+    peers = res.peers(scenarios)
+    enters = [p for p in peers if any(res.sample(s, p, "enters") for s in scenarios)]
+    head = ["segments / switches"] + peers + ["enters: " + p for p in enters]
+    def enters_of(s, p):
+        sample = res.sample(s, p, "enters")
+        return "%.2f" % sample.median if sample else "-"
+    return table(head, [[s] + [packets_cell(res, s, p) for p in peers] + [enters_of(s, p) for p in enters] for s in scenarios])
+
+
+# ---- latency ----
+
+def signed(sample):
+    return "-" if sample is None else ("+" if sample.median >= 0 else "-") + short(abs(sample.median))
+
+
+def latency_row(res, scenario, peer):
+    samples = [res.sample(scenario, peer, "latency_us." + key) for key, _ in PERCENTILES]
+    if not samples[0]:
+        return [scenario, peer, missing(res, scenario, peer)] + ["-"] * 6
+    rate = res.sample(scenario, peer, "rate")
+    due = scheduled(scenario)
+    behind = " behind" if due and rate.median < BEHIND * due else ""
+    added = [res.added(scenario, peer, DIRECT, "latency_us." + key) if peer != DIRECT else None for key, _ in PERCENTILES]
+    return ([scenario, peer, short(rate.median) + marks(res, scenario, peer, rate) + behind] +
+            [short(s.median) for s in samples] + [signed(a) for a in added])
+
+
+def latency_table(res, scenarios):
+    head = ["scenario", "peer", "messages/s"] + [name for _, name in PERCENTILES] + ["added " + name for _, name in PERCENTILES]
+    return table(head, [latency_row(res, s, p) for s in scenarios for p in res.peers([s])], left=2)
+
+
+# ---- memory ----
+
+def memory_row(res, scenario, peer):
+    def value(name):
+        return res.sample(scenario, peer, name)
+    alive, asked = value("alive"), value("sessions")
+    if not alive:
+        return [scenario, peer, missing(res, scenario, peer)] + ["-"] * 6
+    count = "{:,.0f}".format(alive.median) + (" of {:,.0f}".format(asked.median) if asked and alive.low < asked.high else "")
+    processes, threads = value("processes"), value("threads")
+    many = "/".join("{:,.0f}".format(x.median) for x in (processes, threads) if x) or "-"
+    base = value("base_kib")
+    return ([scenario, peer, count] + [cell(res, scenario, peer, k + "_kib", k != "kernel") for k in ("user", "kernel", "all")] +
+            [short(base.median / 1024) if base else "-", many])
+
+
+def memory_table(res, scenarios):
+    head = ["scenario", "peer", "sessions", "user KiB", "kernel KiB", "all KiB", "before MiB", "processes/threads"]
+    return table(head, [memory_row(res, s, p) for s in scenarios for p in res.peers([s])], left=2)
+
+
+# ---- head ----
+
+def windows(res):
+    seconds = [r["seconds"] for r in res.runs if r.get("seconds")]
+    if not seconds:
+        return "none"
+    low, high = min(seconds), max(seconds)
+    return "%.1f s each" % low if high - low < 0.05 else "%.1f to %.1f s" % (low, high)
+
+
+def noise_line(res):
+    """How far the rounds are apart in general."""
+    noise = sorted(s.noise for s in (res.sample(*c, "cpu_ms") for c in {(r["scenario"], r["peer"]) for r in res.runs
+                                                                        if r["peer"] != DIRECT}) if s and s.noise is not None)
+    if not noise:
+        return "unknown: no cell has two runs that count"
+    return "half of the cells within ±%s %%, nine of ten within ±%s %%, the worst ±%s %%" % tuple(
+        percent(noise[min(len(noise) - 1, int(len(noise) * share))]) for share in (0.5, 0.9, 1))
+
+
+def head(res):
+    m = res.machine
+    rows = [
+        ("date", m.get("date", "unknown")),
+        ("machine", "%s, %s CPUs, %s GiB" % (m.get("cpu", "?"), m.get("cpus", "?"), m.get("memory_gib", "?"))),
+        ("kernel", "Linux %s" % m.get("kernel", "?")),
+        ("network", "loopback" + (" in a namespace of its own" if m.get("namespace") else ", shared with the machine")),
+        ("runs", "%d in %d rounds%s" % (len(res.runs), res.rounds(), ", cut short" if res.cut else "")),
+        ("windows", windows(res)),
+        ("failed", "%d" % len(res.failed())),
+        ("disturbed", "%d" % len(res.disturbed())),
+        ("refusals", "%d runs with messages that were not accepted" % len(res.not_accepted())),
+        ("spread", noise_line(res)),
+    ]
+    return table(["measurement", ""], rows, left=2)
+
+
+def versions(res):
+    what = known_peers()
+    rows = [[name, version or "-", getattr(what.get(name), "what", "")] for name, version in res.machine.get("peers", {}).items()]
+    return table(["peer", "version", "what"], rows, left=3)
+
+
+def reason(words):
+    """The first line says what we saw; the last, what the peer said before it ended."""
+    lines = [line.strip() for line in str(words).splitlines() if line.strip()] or [""]
+    cut = [line if len(line) <= REASON_CHARS else line[:REASON_CHARS] + "…" for line in lines]
+    return (cut[0] if len(cut) == 1 else "%s … %s" % (cut[0], cut[-1])).replace("|", "\\|")
+
+
+def failures(res):
+    """One line a cell, with what was said last: numbers of processes make each a little different."""
+    last, times_failed = {}, {}
+    for r in res.failed():
+        key = r["scenario"], r["peer"]
+        last[key], times_failed[key] = reason(r["failed"]), times_failed.get(key, 0) + 1
+    return table(["scenario", "peer", "runs", "reason"], [[*key, times_failed[key], last[key]] for key in last], left=4)
+
+
+def legend(res):
+    known = known_scenarios()
+    return table(["scenario", "what"], [[s, getattr(known.get(s), "title", "")] for s in res.scenarios()], left=2)
+
+
+# ---- the whole ----
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    note: str
+    body: str
+
+
+def load_sections(res, load):
+    yield Section("CPU per message", NOTES["cpu"], cpu_table(res, load))
+    yield Section("Spread of CPU per message", NOTES["spread"], spread_table(res, load))
+    yield Section("Messages per second", NOTES["rate"], rate_table(res, load))
+    yield Section("Packets and context switches", NOTES["packets"], packets_table(res, load))
+
+
+def bdat_table(res, bdat):
+    """With DATA of the same size, where those who have BDAT runs were given that, too."""
+    peers = res.peers(bdat, "rate")
+    proxies = [p for p in peers if p != DIRECT]
+    rows = bdat + [s for s in goals.LARGE_ROWS if any(res.sample(s, p, "cpu_ms") for p in proxies)]
+    return table(["ms per message"] + proxies, [[s] + [cell(res, s, p, "cpu_ms") for p in proxies] for s in rows])
+
+
+def sections(res):
+    """The tables for which there are runs."""
+    load, bdat, idle, far = (res.scenarios(of(*g)) for g in (("load", "rate"), ("bdat",), ("idle",), ("far",)))
+    latencies = res.scenarios(lambda s: group(s) == "rate" or one_at_a_time(s))
+    if load:
+        yield from load_sections(res, load)
+    if latencies:
+        yield Section("Latency", NOTES["latency"], latency_table(res, latencies))
+    if idle:
+        yield Section("Memory per idle session", NOTES["memory"], memory_table(res, idle))
+    if bdat:
+        yield Section("BDAT", NOTES["bdat"], bdat_table(res, bdat))
+        yield Section("BDAT, messages per second", "", rate_table(res, bdat))
+    if far:
+        yield Section("A far network", NOTES["far"], cpu_table(res, far))
+        yield Section("A far network, messages per second", "", rate_table(res, far))
+        yield Section("A far network, latency", NOTES["far_latency"], latency_table(res, far))
+
+
+def pictures(folder, beside):
+    """Links to the pictures that are there, from a file in the folder `beside`."""
+    there = [name for name in PICTURES if folder and os.path.exists(os.path.join(folder, name))]
+    at = os.path.relpath(folder, beside) if there else ""
+    return "\n".join("![%s](%s)" % (name[:-4], os.path.normpath(os.path.join(at, name))) for name in there)
+
+
+def render(res, drawn=""):
+    """The whole report. `drawn`: links to pictures."""
+    found = goals.goals(res)
+    parts = ["# Side by side: ringpost and what else moves mail", head(res), goals.summary(found), versions(res),
+             prose(READING)]
+    for s in sections(res):
+        parts += ["## " + s.title] + [text for text in (prose(s.note), s.body) if text]
+    parts += ["## Goals", prose(goals.NOTE), goals.rows(found)]
+    if drawn:
+        parts += ["## Pictures", drawn]
+    if res.failed():
+        parts += ["## Runs that failed", failures(res)]
+    parts += ["## The scenarios", legend(res)]
+    return "\n\n".join(parts) + "\n"
+
+
+def brief(res):
+    """What goes to the terminal at the end of a measurement."""
+    load = res.scenarios(of("load", "rate"))
+    parts = [cpu_table(res, load, plain=True)] if load else []
+    idle = res.scenarios(of("idle"))
+    parts += [memory_table(res, idle)] if idle else []
+    parts.append("CPU ms per message, in parentheses times ringpost's. Spread: %s. %d of %d runs failed, %d were disturbed." % (
+        noise_line(res), len(res.failed()), len(res.runs), len(res.disturbed())))
+    return "\n\n".join(parts + [goals.summary(goals.goals(res))]) + "\n"
+
+
+# ---- entry points ----
+
+def write(path, folder, say=print):
+    """The report of the runs in `path` as `folder`/RESULTS.md, with links to the pictures that are there; its main table is said.
+    Returns the report's path."""
+    res = results.read(path)
+    to = os.path.join(folder, "RESULTS.md")
+    with open(to, "w", encoding="utf-8") as f:
+        f.write(render(res, pictures(folder, folder)))
+    say("\n" + brief(res) + "\n" + to)
+    return to
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("runs", metavar="RUNS.jsonl")
+    p.add_argument("--out", metavar="RESULTS.md", help="a file; without it, standard output")
+    p.add_argument("--pictures", metavar="FOLDER", help="link the pictures of bench/compare/plots.py that are there")
+    p.add_argument("--against", metavar="OTHER.jsonl", help="do the two agree in their ratios?")
+    p.add_argument("--within", type=float, default=100 * agree.WITHIN, metavar="PERCENT", help="what counts as agreeing (10)")
+    o = p.parse_args()
+    try:
+        res = results.read(o.runs)
+        if o.against:
+            text = agree.compare(res, results.read(o.against), o.within / 100)
+        else:
+            text = render(res, pictures(o.pictures, os.path.dirname(os.path.abspath(o.out)) if o.out else "."))
+    except (OSError, results.Broken) as e:
+        sys.exit(str(e))
+    if o.out:
+        with open(o.out, "w", encoding="utf-8") as f:
+            f.write(text)
+    else:
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
