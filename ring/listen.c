@@ -144,6 +144,37 @@ static void unix_text(const struct ring_addr *a, char *buf)
 	buf[at] = 0;
 }
 
+static char *put_decimal(char *to, unsigned v)
+{
+	char digits[10];
+	unsigned n = 0;
+
+	do
+		digits[n++] = (char)('0' + v % 10);
+	while (v /= 10);
+	while (n > 0)
+		*to++ = digits[--n];
+	return to;
+}
+
+char *addr_put_v4(char *to, const uint8_t *octets)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		if (i > 0)
+			*to++ = '.';
+		to = put_decimal(to, octets[i]);
+	}
+	return to;
+}
+
+/* Once for each record in the log: no printf. */
+static void v4_text(const struct ring_addr *a, char *buf)
+{
+	buf = addr_put_v4(buf, (const uint8_t *)&in4(a)->sin_addr);
+	*buf++ = ':';
+	*put_decimal(buf, addr_port(a)) = 0;
+}
+
 char *addr_text(const struct ring_addr *a, char *buf)
 {
 	char host[INET6_ADDRSTRLEN] = "?", scope[IF_NAMESIZE] = "";
@@ -153,8 +184,7 @@ char *addr_text(const struct ring_addr *a, char *buf)
 		unix_text(a, buf);
 		break;
 	case AF_INET:
-		inet_ntop(AF_INET, &in4(a)->sin_addr, host, sizeof(host));
-		snprintf(buf, ADDR_TEXT_BYTES, "%s:%u", host, addr_port(a));
+		v4_text(a, buf);
 		break;
 	case AF_INET6:
 		inet_ntop(AF_INET6, &in6(a)->sin6_addr, host, sizeof(host));

@@ -14,6 +14,8 @@
 bool addr_parse(struct span text, struct ring_addr *out);
 /* The inverse, into buf[ADDR_TEXT_BYTES]; returns buf. */
 char *addr_text(const struct ring_addr *a, char *buf);
+/* Four octets as "192.0.2.1", without a NUL; returns the end. At most 15 octets. */
+char *addr_put_v4(char *to, const uint8_t *octets);
 bool addr_equal(const struct ring_addr *a, const struct ring_addr *b);
 bool addr_is_loopback(const struct ring_addr *a); /* 127/8, ::1, ::ffff:127/104, Unix sockets */
 uint16_t addr_port(const struct ring_addr *a);	  /* 0 for Unix */

@@ -13,6 +13,8 @@ import time
 
 import machine
 import measure
+import plots
+import report
 from peers import PEERS, Command
 from scenarios import LOAD, RATE, SCENARIOS
 
@@ -49,6 +51,14 @@ def runs(scenarios, peers, rounds):
                     yield r, s, p
 
 
+def brief(result):
+    if "failed" in result:
+        return result["failed"].splitlines()[0][:100]
+    if "cpu_ms" in result:
+        return "%.4f ms  %.0f/s" % (result["cpu_ms"], result["rate"])
+    return "%.2f KiB each" % result["all_kib"] if result.get("all_kib") else "%.2f KiB of its own each" % result["user_kib"]
+
+
 KINDS = {LOAD: measure.run, RATE: measure.run}
 
 
@@ -71,8 +81,9 @@ def main():
             result = KINDS[s.kind](p, s, o)
             put({"ev": "run", "round": r, "scenario": s.name, "peer": p.name, **result})
             left = (time.monotonic() - began) / (i + 1) * (len(todo) - i - 1)
-            print("%3d/%d %-14s %-14s %s  %.0f s left" % (i + 1, len(todo), s.name, p.name, result.get("failed") or
-                  "%.4f ms  %.0f/s" % (result["cpu_ms"], result["rate"]), left), flush=True)
+            print("%3d/%d %-14s %-14s %s  %.0f s left" % (i + 1, len(todo), s.name, p.name, brief(result), left), flush=True)
+    plots.write(path, o.out)
+    report.write(path, o.out)
 
 
 if __name__ == "__main__":

@@ -4,27 +4,9 @@
  */
 #include "engine/hook/addr.h"
 
+#include "ring/listen.h"
+
 #include <netinet/in.h>
-
-static char *put_decimal(char *to, unsigned octet)
-{
-	if (octet >= 100)
-		*to++ = (char)('0' + octet / 100);
-	if (octet >= 10)
-		*to++ = (char)('0' + octet / 10 % 10);
-	*to++ = (char)('0' + octet % 10);
-	return to;
-}
-
-static char *put_v4(char *to, const uint8_t *a)
-{
-	for (unsigned i = 0; i < 4; i++) {
-		if (i > 0)
-			*to++ = '.';
-		to = put_decimal(to, a[i]);
-	}
-	return to;
-}
 
 static char *put_hex(char *to, unsigned group)
 {
@@ -58,7 +40,7 @@ static char *put_v6(char *to, const uint8_t *a)
 	unsigned begin, end;
 
 	if (memcmp(a, mapped, sizeof(mapped)) == 0)
-		return put_v4(to, a + 12);
+		return addr_put_v4(to, a + 12);
 	find_zeros(a, &begin, &end);
 	for (unsigned i = 0; i < 8; i++) {
 		if (i == begin) {
@@ -83,7 +65,7 @@ size_t hook_addr_text(const struct ring_addr *a, char out[HOOK_ADDR_BYTES])
 		return 0;
 	switch (a->sa.sa_family) {
 	case AF_INET:
-		return (size_t)(put_v4(out, (const uint8_t *)&v4->sin_addr) - out);
+		return (size_t)(addr_put_v4(out, (const uint8_t *)&v4->sin_addr) - out);
 	case AF_INET6:
 		return (size_t)(put_v6(out, v6->sin6_addr.s6_addr) - out);
 	}
