@@ -17,6 +17,9 @@ BUILD_PACKAGES := gcc libc6-dev make liburing-dev libjemalloc-dev libyaml-dev li
 FILTER_PACKAGES := rspamd opendkim opendkim-tools clamav-daemon clamav-milter postgrey postfwd python3-dkim
 TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev postfix swaks libnet-ssleay-perl openssl curl ca-certificates procps iproute2 strace g++ \
                   gnuplot-nox $(FILTER_PACKAGES)
+# What the bench measures beside ringpost. Postfix not where the machine has another mail server: it would take its place.
+BENCH_PACKAGES = $(BUILD_PACKAGES) haproxy nginx libnginx-mod-stream libnginx-mod-mail python3-aiosmtpd python3-uvloop gnuplot-nox iproute2 util-linux \
+                 $(if $(shell dpkg-query -W -f '$${Status}|$${Provides}|$${Package}\n' 2>/dev/null | grep '^install ok installed|.*mail-transport-agent' | grep -v '|postfix$$'),,postfix)
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang libclang-rt-dev
 COVERAGE_PACKAGES := $(BUILD_PACKAGES) libcriterion-dev gcovr g++
 
@@ -199,7 +202,9 @@ need-fuzz:
 	$(call need,$(FUZZ_PACKAGES))
 need-coverage:
 	$(call need,$(COVERAGE_PACKAGES))
-.PHONY: need-fuzz need-coverage
+need-bench: need-build
+	-$(call need,$(BENCH_PACKAGES))
+.PHONY: need-fuzz need-coverage need-bench
 
 # ---- running and testing ----
 run: need-build                          ## install, build, start ringpost before the embedded sink (RUN_ONCE=1: one mail, then exit)
@@ -275,6 +280,11 @@ bench-hooks: need-build                  ## what hooks cost: CPU per message wit
 	@$(MAKE) --no-print-directory -s all $(BENCH_SO)
 	@python3 -B bench/hooks.py --build $(B) $(MODES)
 .PHONY: bench-hooks
+
+bench-check: need-bench                  ## do the peers of the bench bring whole messages to the sink? (PEERS="haproxy ..." SCENARIOS="new-1k ...")
+	@$(MAKE) --no-print-directory -s all $(BENCH_SO)
+	@python3 -B bench/compare --build $(B) --check $(if $(PEERS),--peers $(PEERS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS))
+.PHONY: bench-check
 
 clean:                                   ## remove build/
 	rm -rf build

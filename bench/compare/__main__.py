@@ -8,6 +8,7 @@ all alike. One JSON line a run; from them a table (Markdown) and plots. How to r
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 
@@ -15,6 +16,7 @@ import machine
 import measure
 import plots
 import report
+from check import check_all
 from peers import PEERS, Command
 from scenarios import LOAD, RATE, SCENARIOS
 
@@ -27,6 +29,14 @@ def choose(all_of_them, wanted, what):
     return [names[w] for w in wanted] if wanted else list(all_of_them)
 
 
+def present(peers):
+    """Those that are here; the others are said."""
+    for p in peers:
+        if p.missing():
+            print("left out: %s: %s" % (p.name, p.missing()), flush=True)
+    return [p for p in peers if not p.missing()]
+
+
 def arguments():
     p = argparse.ArgumentParser(prog="bench/compare", description=__doc__.split("\n")[0])
     p.add_argument("--build", default="build/release")
@@ -37,6 +47,7 @@ def arguments():
     p.add_argument("--peers", nargs="+", default=[], metavar="NAME")
     p.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND",
                    help="one more: its command line with {host} {port} {upstream_host} {upstream_port} {dir}")
+    p.add_argument("--check", action="store_true", help="measure nothing: does each peer bring whole messages to the sink?")
     p.add_argument("--stretch", type=float, default=1, help="windows so many times as long")
     p.add_argument("--proxy-cpu", type=int, default=0)
     p.add_argument("--load-cpu", type=int, default=1)
@@ -62,12 +73,19 @@ def brief(result):
 KINDS = {LOAD: measure.run, RATE: measure.run}
 
 
+def end(*_):
+    sys.exit("ended by a signal")
+
+
 def main():
+    signal.signal(signal.SIGTERM, end)  # as an exception: what was started is taken down
     machine.isolate()
     o = arguments()
     machine.raise_descriptors()
     scenarios = [s for s in choose(SCENARIOS, o.scenarios, "scenario") if s.kind in KINDS]
-    peers = choose(PEERS, o.peers, "peer") + [Command(*words.split("=", 1)) for words in o.peer]
+    peers = present(choose(PEERS, o.peers, "peer") + [Command(*words.split("=", 1)) for words in o.peer])
+    if o.check:
+        sys.exit(1 if check_all(scenarios, peers, o) else 0)
     os.makedirs(o.out, exist_ok=True)
     path = os.path.join(o.out, "runs.jsonl")
     with open(path, "w") as f:

@@ -65,14 +65,17 @@ class Group:
 
     def pids(self):
         """The processes that were started and what they have started, as far as its parents live."""
-        children = {}
+        children, alive = {}, set()
         for path in glob.glob("/proc/[0-9]*/stat"):
             try:
                 pid, rest = _read(path).split(" (", 1)
-                children.setdefault(int(rest.rsplit(")", 1)[1].split()[1]), []).append(int(pid))
             except (FileNotFoundError, ProcessLookupError):
-                pass
-        found, todo = [], [pid for pid in self.roots if os.path.exists("/proc/%d" % pid)]
+                continue
+            state, parent = rest.rsplit(")", 1)[1].split()[:2]
+            if state not in "ZX":  # who has ended and is not waited for yet does not run
+                alive.add(int(pid))
+                children.setdefault(int(parent), []).append(int(pid))
+        found, todo = [], [pid for pid in self.roots if pid in alive]
         while todo:
             found.append(todo.pop())
             todo += children.get(found[-1], [])

@@ -3,7 +3,7 @@
 import time
 
 from machine import busy_s, segments
-from scenarios import RATE, WARM_UP_S
+from scenarios import LOAD, RATE, WARM_UP_S
 from stand import Failed, Load, Stand
 
 
@@ -35,22 +35,43 @@ def record(a, b, messages, report):
             "latency_us": latency(report)}
 
 
+def window(stand, scenario, seconds):
+    """The two ends of a window in the middle of a load, what was accepted in it, and the load's report."""
+    load = Load(stand, scenario.load.split() + ["--warm-up", str(WARM_UP_S), "--duration", str(seconds)] +
+                (["--histogram"] if scenario.kind == RATE else []))
+    try:
+        load.begin()
+        a = Counters(stand.place)
+        measured = load.end()
+        b = Counters(stand.place)
+        return a, b, measured["messages"], load.report()
+    finally:
+        load.kill()
+
+
+def whole(stand, scenario, seconds):
+    """The same over a whole load: from a peer that was warmed up and has nothing to do to one that has nothing to do."""
+    def loaded(*how_much):
+        load = Load(stand, scenario.load.split() + list(how_much), marks=False)
+        try:
+            report = load.report()
+        finally:
+            load.kill()
+        stand.peer.drain(stand.place)
+        return report
+    loaded("--messages", str(scenario.at_once))
+    a = Counters(stand.place)
+    report = loaded("--duration", str(seconds))
+    return a, Counters(stand.place), report["accepted"], report
+
+
 def run(peer, scenario, options):
     """A record; {"failed": words} when the peer could not do it."""
     try:
-        with Stand(peer, options.build, options.proxy_cpu, options.load_cpu) as stand:
-            seconds = scenario.seconds * options.stretch
-            load = Load(stand, scenario.load.split() + ["--warm-up", str(WARM_UP_S), "--duration", str(seconds)] +
-                        (["--histogram"] if scenario.kind == RATE else []))
-            try:
-                load.begin()
-                a = Counters(stand.place)
-                measured = load.end()
-                b = Counters(stand.place)
-                report = load.report()
-            finally:
-                load.kill()
-            r = record(a, b, measured["messages"], report)
+        with Stand(peer, options.build, options.proxy_cpu, options.load_cpu, sessions=scenario.at_once) as stand:
+            way = whole if peer.whole and scenario.kind == LOAD else window
+            a, b, messages, report = way(stand, scenario, scenario.seconds * options.stretch)
+            r = record(a, b, messages, report)
             if report.get("rejected") or report.get("failed"):
                 r["not_accepted"] = report.get("rejected", 0) + report.get("failed", 0)
             if "latency_histogram" in report:

@@ -4,58 +4,15 @@
 A peer says which Debian packages it is, how to start it at a `Place` (see stand.py) with a configuration from bench/peers/,
 and which scenarios make no sense for it. Everything it starts with `place.spawn()` is pinned, counted and ended.
 """
+import json
 import os
-import re
 import shlex
-import shutil
+import signal
 import subprocess
 
-
-def said(argv):
-    """What a program prints of its version."""
-    try:
-        p = subprocess.run(argv, capture_output=True, text=True, timeout=20)
-        return p.stdout + p.stderr
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
-def version_in(text):
-    m = re.search(r"\d+\.\d+(\.\d+)*", text)
-    return m.group(0) if m else ""
-
-
-class Peer:
-    name = ""
-    what = ""        # one line for the table of peers
-    packages = ()    # Debian packages
-    program = ""     # without it the peer cannot run
-    proxy = True     # False: the load talks to the sink itself
-    parses = False   # reads SMTP
-    hooks = False    # an inspection hook is on
-
-    def missing(self):
-        """Why it cannot run here, or None."""
-        if self.program and not shutil.which(self.program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
-            return "%s is not installed (Debian: %s)" % (self.program, " ".join(self.packages))
-        return None
-
-    def version(self):
-        return ""
-
-    def unfit(self, scenario):
-        """Why this scenario is not run with it, or None."""
-        return None
-
-    def start(self, place):
-        pass
-
-    def stop(self, place):
-        """What has to happen before the group's processes get their signal."""
-
-    def more(self, place):
-        """Further figures of its own at the end of a run."""
-        return {}
+from peer import Peer, said, version_in
+from postfix import PostfixFilter, PostfixRelay
+from stand import Failed, TEMPLATES
 
 
 class Direct(Peer):
@@ -68,14 +25,48 @@ class Ringpost(Peer):
     name = "ringpost"
     what = "relay mode, one worker, log on, a plugin that is shown every envelope event"
     parses = hooks = True
+    asked = "observe"  # the listener's hooks
     mover = "auto"
+    COUNTED = ("ring_enters", "ring_recvs", "ring_sends_now", "ring_sends_ring")
+    END_PATIENCE_S = 20
+    TAIL_OCTETS = 1 << 16
 
     def version(self):
         return "0.1.0"
 
     def start(self, place):
-        conf = place.template("ringpost.yaml", MOVER=self.mover, PLUGIN=place.build + "/tests/plugins/observe.so")
+        conf = place.template("ringpost.yaml", MOVER=self.mover, ASKED=self.asked,
+                              PLUGIN=place.build + "/tests/plugins/observe.so")
         place.spawn([place.build + "/ringpost", "run", "-c", conf])
+
+    def more(self, place):
+        """Ends it: its last record has the ring's counters of its whole life, here for each message it accepted."""
+        place.processes[0].send_signal(signal.SIGTERM)
+        try:
+            place.processes[0].wait(self.END_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            raise Failed("ringpost does not end") from None
+        with open(place.dir + "/log", "rb") as f:  # a line for each message and session is in it, too
+            f.seek(max(0, f.seek(0, os.SEEK_END) - self.TAIL_OCTETS))
+            record = json.loads(next(line for line in reversed(f.read().splitlines()) if b'"ev":"stop"' in line))
+        return {name: record[name] / max(record["messages_accepted"], 1) for name in self.COUNTED}
+
+
+class RingpostBare(Ringpost):
+    name = "ringpost-bare"
+    what = "without a hook"
+    hooks, asked = False, ""
+
+
+class RingpostMover(Ringpost):
+    """The rows that compare ways of moving a chunk; without a chunk there is nothing to move."""
+
+    def __init__(self, mover):
+        self.mover = mover
+        self.name, self.what = "ringpost-" + mover, "BDAT chunks by the mover " + mover
+
+    def unfit(self, scenario):
+        return super().unfit(scenario) if scenario.bdat else "only BDAT makes a difference"
 
 
 class HAProxy(Peer):
@@ -84,12 +75,17 @@ class HAProxy(Peer):
     packages = ("haproxy",)
     program = "haproxy"
     options = ""
+    buffer = 16384
+    PIPES_MAX = 2000
+    ITS_OWN = 100  # descriptors that are not those of sessions
 
     def version(self):
         return version_in(said(["haproxy", "-v"]))
 
     def start(self, place):
-        place.spawn(["haproxy", "-db", "-f", place.template("haproxy.cfg", OPTIONS=self.options)])
+        left = place.descriptors - 2 * place.sessions - self.ITS_OWN  # it does not start when there are too few
+        place.spawn(["haproxy", "-db", "-f", place.template("haproxy.cfg", OPTIONS=self.options, BUFFER=self.buffer,
+                                                            PIPES=min(self.PIPES_MAX, max(left // 2, 1)))])
 
 
 class HAProxySplice(HAProxy):
@@ -98,22 +94,102 @@ class HAProxySplice(HAProxy):
     options = "option splice-auto"
 
 
-class NginxStream(Peer):
-    name = "nginx-stream"
-    what = "stream module: moves bytes, reads nothing"
-    packages = ("nginx-light", "libnginx-mod-stream")
+class HAProxy64k(HAProxy):
+    name = "haproxy-64k"
+    what = "TCP mode with buffers of 64k: large mail is cheaper, each busy session larger"
+    buffer = 65536
+
+
+class Nginx(Peer):
+    """A module of nginx, loaded from a file or built in."""
     program = "nginx"
+    module = ""
+    FOLDERS = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules")
+
+    def load_module(self):
+        """The line that loads it; empty when it is built in, None when it is not there."""
+        for folder in self.FOLDERS:
+            path = "%s/ngx_%s_module.so" % (folder, self.module)
+            if os.path.exists(path):
+                return "load_module %s;" % path
+        return "" if "--with-%s" % self.module in said(["nginx", "-V"]).split() else None
+
+    def missing(self):
+        why = super().missing()
+        if not why and self.load_module() is None:
+            why = "nginx has no %s module (Debian: %s)" % (self.module, " ".join(self.packages))
+        return why
 
     def version(self):
         return version_in(said(["nginx", "-v"]))
 
+    def spawn(self, place, conf, counted=True, **words):
+        place.spawn(["nginx", "-p", place.dir, "-e", place.dir + "/error.log", "-c", place.template(conf, **words)], counted)
+
+
+class NginxStream(Nginx):
+    name = "nginx-stream"
+    what = "stream module: moves bytes, reads nothing"
+    packages = ("nginx", "libnginx-mod-stream")
+    module = "stream"
+    buffer = "16k"
+
     def start(self, place):
-        place.spawn(["nginx", "-p", place.dir, "-e", place.dir + "/error.log", "-c", place.template("nginx-stream.conf")])
+        self.spawn(place, "nginx-stream.conf", MODULE=self.load_module(), BUFFER=self.buffer)
+
+
+class NginxStream64k(NginxStream):
+    name = "nginx-stream-64k"
+    what = "stream module with buffers of 64k: large mail is cheaper, each session larger"
+    buffer = "64k"
+
+
+class NginxMail(Nginx):
+    name = "nginx-mail"
+    what = "mail module, buffer 64k; auth_http is answered by a second nginx on the load's core that is not counted"
+    packages = ("nginx", "libnginx-mod-mail")
+    module = "mail"
+    parses = True
+    buffer = "64k"
+
+    def start(self, place):
+        self.spawn(place, "nginx-auth.conf", counted=False)
+        self.spawn(place, "nginx-mail.conf", MODULE=self.load_module(), BUFFER=self.buffer)
+
+
+class NginxMail4k(NginxMail):
+    name = "nginx-mail-4k"
+    what = "mail module with its default buffer: bodies beyond it wait for acknowledgements"
+    buffer = "4k"
+
+
+class Aiosmtpd(Peer):
+    name = "aiosmtpd"
+    what = "a proxy of a hundred lines on aiosmtpd and uvloop: a message is read whole, then sent"
+    packages = ("python3-aiosmtpd", "python3-uvloop")
+    parses = True
+    slow = whole = True
+    no_bdat = "it knows no CHUNKING"
+    PYTHON = "/usr/bin/python3"  # Debian's, whatever comes first in PATH
+
+    def missing(self):
+        if not self.version():
+            return "aiosmtpd or uvloop is not installed (Debian: %s)" % " ".join(self.packages)
+        return None
+
+    def version(self):
+        return version_in(said([self.PYTHON, "-c", "import aiosmtpd, uvloop; print(aiosmtpd.__version__)"]))
+
+    def start(self, place):
+        place.spawn([self.PYTHON, "-B", os.path.join(TEMPLATES, "aiosmtpd-proxy.py"), place.host, str(place.port),
+                     place.upstream_host, str(place.upstream_port)])
 
 
 class Command(Peer):
     """Any proxy by its command line: words {host} {port} {upstream_host} {upstream_port} {dir} are filled in."""
     what = "by the command line that was given"
+    whole = True  # nobody knows how fast it is
+    no_bdat = "nobody knows whether it takes BDAT"
 
     def __init__(self, name, command):
         self.name, self.command = name, command
@@ -124,4 +200,6 @@ class Command(Peer):
         place.spawn([word.format(**words) for word in shlex.split(self.command)])
 
 
-PEERS = [Direct(), Ringpost(), HAProxy(), HAProxySplice(), NginxStream()]
+PEERS = [Direct(), Ringpost(), RingpostBare(), *map(RingpostMover, ("copy", "splice", "ring-splice", "zero-copy")),
+         HAProxy(), HAProxySplice(), HAProxy64k(), NginxStream(), NginxStream64k(), NginxMail(), NginxMail4k(), PostfixFilter(),
+         PostfixRelay(), Aiosmtpd()]

@@ -17,6 +17,12 @@ class Scenario:
     sessions: int = 0
     quick: bool = False   # part of `make bench`, too
 
+    @property
+    def at_once(self):
+        """Sessions at the same time."""
+        words = self.load.split()
+        return int(words[words.index("--connections") + 1]) if words else self.sessions
+
 
 def _new(size, connections, name=None, seconds=1.5, quick=False):
     return Scenario(name or "new-" + size, "new connection for each message, %s, %d at once" % (size, connections), LOAD,

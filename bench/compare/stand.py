@@ -5,6 +5,7 @@ Owns the processes, the temporary folder and the control group; all are gone aft
 """
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -17,6 +18,8 @@ from machine import free_port
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "peers")
 START_PATIENCE_S = 20
+SESSIONS = 6000  # what peers with a limit are set up for, unless a scenario needs more
+SPARE = 16
 
 
 class Failed(Exception):
@@ -44,7 +47,9 @@ def wait_until_answering(port, processes, what):
 class Place:
     """Where a peer is to run: what `Peer.start()` gets. Ports are on 127.0.0.1 unless `host` says otherwise."""
 
-    def __init__(self, build, cpu, load_cpu, name):
+    def __init__(self, build, cpu, load_cpu, name, sessions=0):
+        self.sessions = max(sessions + SPARE, SESSIONS)
+        self.descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.build, self.cpu, self.load_cpu = os.path.abspath(build), cpu, load_cpu
         self.folder = tempfile.TemporaryDirectory(prefix="ringpost-bench.", ignore_cleanup_errors=True)
         self.dir = self.folder.name
@@ -58,7 +63,9 @@ class Place:
     def template(self, name, **more):
         """Writes bench/peers/NAME with its @WORDS@ filled in; returns the path of the copy."""
         words = {"HOST": self.host, "PORT": self.port, "UPSTREAM_HOST": self.upstream_host, "UPSTREAM_PORT": self.upstream_port,
-                 "DIR": self.dir, "CPU": self.cpu, **more}
+                 "DIR": self.dir, "CPU": self.cpu, "SESSIONS": self.sessions,
+                 # a session has two, and one while it asks somebody
+                 "SOCKETS": min(3 * self.sessions + 1000, self.descriptors), **more}
         with open(os.path.join(TEMPLATES, name)) as f:
             text = f.read()
         for word, value in words.items():
@@ -108,8 +115,8 @@ class Place:
 class Stand:
     """`with Stand(peer, build, cpus) as s:` a sink is up, and the peer in front of it answers."""
 
-    def __init__(self, peer, build, proxy_cpu=0, load_cpu=1, sink_options=()):
-        self.peer, self.place = peer, Place(build, proxy_cpu, load_cpu, peer.name)
+    def __init__(self, peer, build, proxy_cpu=0, load_cpu=1, sink_options=(), sessions=0):
+        self.peer, self.place = peer, Place(build, proxy_cpu, load_cpu, peer.name, sessions)
         self.sink_options = list(sink_options)
         self.sink = None
 
@@ -118,7 +125,7 @@ class Stand:
             p = self.place
             self.sink = subprocess.Popen([p.build + "/ringpost-sink", "--quiet", "--cpu", str(p.load_cpu), "--listen",
                                           "%s:%d" % (p.upstream_host, p.upstream_port)] + self.sink_options,
-                                         stdout=subprocess.DEVNULL)
+                                         stdout=subprocess.PIPE, text=True)
             wait_until_answering(p.upstream_port, [self.sink], "the sink")
             self.peer.start(p)
             wait_until_answering(self.port, p.processes, self.peer.name)
@@ -137,22 +144,28 @@ class Stand:
     def __exit__(self, *_):
         self.close()
 
+    def end_sink(self):
+        """The last that it has printed: with --stats its counters."""
+        self.sink.terminate()
+        lines = self.sink.communicate()[0].splitlines()
+        self.sink = None
+        return json.loads(lines[-1]) if lines else {}
+
     def close(self):
         self.peer.stop(self.place)
         self.place.close()
         if self.sink:
-            self.sink.terminate()
-            self.sink.wait()
+            self.end_sink()
 
 
 class Load:
     """A ringpost-blast at work: `begin()` returns when its measuring window opens, `end()` when it closes, `report()` its
     report. Whoever asks takes counters at those two moments."""
 
-    def __init__(self, stand, arguments):
+    def __init__(self, stand, arguments, marks=True):
         p = stand.place
-        self.argv = [p.build + "/ringpost-blast", "--json", "--marks", "--cpu", str(p.load_cpu), "--to",
-                     "127.0.0.1:%d" % stand.port] + arguments
+        self.argv = [p.build + "/ringpost-blast", "--json"] + (["--marks"] if marks else []) + [
+            "--cpu", str(p.load_cpu), "--to", "127.0.0.1:%d" % stand.port] + arguments
         self.p = subprocess.Popen(self.argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
 
     def _line(self, ev, patience_s):
