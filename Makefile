@@ -83,6 +83,7 @@ RING_SRC   := $(wildcard ring/*.c)
 ENGINE_SRC := $(filter-out engine/main.c,$(wildcard engine/*.c engine/*/*.c engine/*/*/*.c))
 LIB_OBJ    := $(patsubst %.c,$(B)/%.o,$(RING_SRC) $(ENGINE_SRC))
 BENCH_LIB  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/lib/*.c))
+BLAST_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/blast/*.c))
 BINS       := $(B)/ringpost $(B)/ringpost-sink $(B)/ringpost-blast
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 UNIT_BIN   := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
@@ -128,7 +129,7 @@ $(B)/ringpost: $(B)/engine/main.o $(B)/libringpost.a
 $(B)/ringpost-sink: $(B)/bench/sink.o $(BENCH_LIB) $(B)/libringpost.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-$(B)/ringpost-blast: $(B)/bench/blast.o $(BENCH_LIB) $(B)/libringpost.a
+$(B)/ringpost-blast: $(BLAST_OBJ) $(BENCH_LIB) $(B)/libringpost.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # An archive, so that a unit test takes in only the parts of the bench it names.
@@ -190,7 +191,7 @@ $(filter $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/fuzz_world.o $(B)/tests/f
 
 -include $(patsubst %.c,$(B)/%.d,$(wildcard tests/fuzz/*.c))
 -include $(patsubst %.c,$(B)/%.d,$(SIM_SRC))
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(B)/engine/main.o $(B)/bench/sink.o $(B)/bench/blast.o) $(UNIT_BIN:%=%.d)
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(B)/engine/main.o $(B)/bench/sink.o $(BLAST_OBJ)) $(UNIT_BIN:%=%.d)
 .PRECIOUS: $(B)/%.o
 
 # ---- installing what is missing ----

@@ -2,7 +2,8 @@
  *
  * Streams: what must be true of every connected socket, in one place.
  *
- * Octets out. They are staged as a list of segs, each a leased piece of a receive buffer or a copy.
+ * Octets out. They are staged as a list of segs, each a leased piece of a receive buffer, a copy,
+ * or octets of the owner's that outlast the stream.
  * They leave by send(2) while they are hot (a relayed piece of STREAM_HOT_BYTES or more) or in one
  * gathered call at the end of the turn. What the socket does not take is given to one ring send,
  * never two at once (U8); what is staged meanwhile waits for its completion. The segs that a ring
@@ -31,9 +32,9 @@
 struct seg {
 	struct list node;
 	uint8_t *p;    /* first octet not sent yet */
-	uint8_t *cell; /* p lies here; NULL = inline or leased */
+	uint8_t *cell; /* p lies here; NULL = inline, leased, or lasting elsewhere */
 	uint32_t n;
-	uint32_t room; /* octets that may be appended at p + n; 0 for a lease */
+	uint32_t room; /* octets that may be appended at p + n; 0 for what is not ours */
 	int32_t buf;   /* leased receive buffer, or -1 */
 	uint8_t octets[];
 };
@@ -452,6 +453,18 @@ static void stage_lease(struct stream *s, struct span data, int32_t buf)
 	s->out_bytes += (uint32_t)data.n;
 }
 
+static void stage_lasting(struct stream *s, struct span data)
+{
+	struct seg *g = stage_seg(s, false, false);
+
+	if (g == NULL)
+		return;
+	g->p = (uint8_t *)(uintptr_t)data.p; /* read only from here on */
+	g->n = (uint32_t)data.n;
+	g->room = 0;
+	s->out_bytes += (uint32_t)data.n;
+}
+
 static void staged(struct stream *s)
 {
 	if (s->broken)
@@ -468,6 +481,15 @@ void stream_put(struct stream *s, struct span data)
 		return;
 	ASSERT(data.n < UINT32_MAX - s->out_bytes);
 	stage_copy(s, data);
+	staged(s);
+}
+
+void stream_put_lasting(struct stream *s, struct span data)
+{
+	if (s->broken || !speaks(s) || data.n == 0)
+		return;
+	ASSERT(data.n < UINT32_MAX - s->out_bytes);
+	stage_lasting(s, data);
 	staged(s);
 }
 

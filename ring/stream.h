@@ -142,6 +142,8 @@ static inline bool stream_quiet(const struct stream *s)
  * (buf < 0 always copies). On a broken, finishing or closing stream they do nothing. No room left
  * in the slabs breaks the stream (RING_NOMEM): octets are never left out. */
 void stream_put(struct stream *s, struct span data);
+/* The same without a copy, for octets that stay as and where they are until on_closed(). */
+void stream_put_lasting(struct stream *s, struct span data);
 void stream_pass(struct stream *s, struct span data, int32_t buf);
 
 static inline uint32_t stream_backlog(const struct stream *s)

@@ -86,7 +86,7 @@ static void print_histogram(const struct histogram *h, const char *name, const c
 	fprintf(f, " max %s  (%s)\n", tally_time(h->max, text), what);
 }
 
-static uint64_t sent(const struct tally *t)
+uint64_t tally_sent(const struct tally *t)
 {
 	return t->count[OUT_ACCEPTED] + t->count[OUT_REJECTED] + t->count[OUT_FAILED];
 }
@@ -96,34 +96,78 @@ static double rate(const struct tally *t, const struct tally_run *r)
 	return r->seconds > 0 ? (double)t->count[OUT_ACCEPTED] / r->seconds : 0;
 }
 
-static void print_kinds(const struct tally *t, FILE *f)
+static double mb_rate(const struct tally *t, const struct tally_run *r)
+{
+	return r->seconds > 0 ? (double)t->bytes / r->seconds / 1e6 : 0;
+}
+
+/* `of`: "" or "late " */
+static void print_kinds(const struct tally *t, const char *of, FILE *f)
 {
 	for (unsigned i = 0; i < t->kinds; i++) {
 		const struct tally_kind *k = &t->kind[i];
 
 		if (k->code)
-			fprintf(f, "%-11s %" PRIu64 " x %s %u \"%s\"\n", outcome_words[k->outcome],
-				k->count, k->stage, k->code, k->text);
+			fprintf(f, "%-11s %" PRIu64 " x %s%s %u \"%s\"\n",
+				outcome_words[k->outcome], k->count, of, k->stage, k->code,
+				k->text);
 		else
-			fprintf(f, "%-11s %" PRIu64 " x %s: %s\n", outcome_words[k->outcome],
-				k->count, k->stage, k->why);
+			fprintf(f, "%-11s %" PRIu64 " x %s%s: %s\n", outcome_words[k->outcome],
+				k->count, of, k->stage, k->why);
 	}
+}
+
+static void print_counts(const struct tally *t, const char *name, FILE *f)
+{
+	fprintf(f,
+		"%-11s %" PRIu64 " sent  %" PRIu64 " accepted  %" PRIu64 " rejected  %" PRIu64
+		" failed",
+		name, tally_sent(t), t->count[OUT_ACCEPTED], t->count[OUT_REJECTED],
+		t->count[OUT_FAILED]);
+	if (t->count[OUT_UNSENT])
+		fprintf(f, "  %" PRIu64 " never sent", t->count[OUT_UNSENT]);
+	fputc('\n', f);
+}
+
+static void print_parts(const struct tally_run *r, FILE *f)
+{
+	for (size_t i = 0; i < r->part_count; i++) {
+		const struct tally_part *p = &r->parts[i];
+		char of[32];
+
+		if (tally_sent(p->tally) == 0 && p->tally->connected == 0)
+			continue;
+		print_counts(p->tally, p->name, f);
+		if (p->latency)
+			print_histogram(&p->tally->latency, "", p->name, f);
+		snprintf(of, sizeof(of), "%s ", p->name);
+		print_kinds(p->tally, of, f);
+	}
+}
+
+static void print_notes(const struct tally *t, const struct tally_run *r, FILE *f)
+{
+	if (t->rcpts_refused)
+		fprintf(f, "recipients  %" PRIu64 " refused\n", t->rcpts_refused);
+	if (r->backlog_max)
+		fprintf(f, "backlog     %" PRIu64 " were due and had to wait for a connection\n",
+			r->backlog_max);
+	if (t->lockstep)
+		fprintf(f,
+			"note        PIPELINING not offered on %" PRIu64
+			" connections: lock-step there\n",
+			t->lockstep);
 }
 
 void tally_print(const struct tally *t, const struct tally_run *r, FILE *f)
 {
-	double done = (double)MAX_OF(sent(t), 1);
+	double done = (double)MAX_OF(tally_sent(t), 1);
 
-	fprintf(f, "%s: %" PRIu64 " connections, messages of %" PRIu64 " octets, %s\n", r->to,
-		r->connections, r->message_bytes, r->mode);
-	fprintf(f,
-		"messages    %" PRIu64 " sent  %" PRIu64 " accepted  %" PRIu64 " rejected  %" PRIu64
-		" failed",
-		sent(t), t->count[OUT_ACCEPTED], t->count[OUT_REJECTED], t->count[OUT_FAILED]);
-	if (t->count[OUT_UNSENT])
-		fprintf(f, "  %" PRIu64 " never sent", t->count[OUT_UNSENT]);
-	fprintf(f, "\nrate        %.0f msg/s  %.1f MB/s  in %.3f s\n", rate(t, r),
-		rate(t, r) * (double)r->message_bytes / 1e6, r->seconds);
+	fprintf(f, "%s: %" PRIu64 " connections, messages of %" PRIu64 " octets%s, %s\n", r->to,
+		r->connections, r->message_bytes, r->mixed ? " on average" : "", r->mode);
+	print_counts(t, "messages", f);
+	fprintf(f, "rate        %.0f msg/s  %.1f MB/s  in %.3f s\n", rate(t, r), mb_rate(t, r),
+		r->seconds);
 	print_histogram(&t->latency, "latency",
 		r->open_loop ? "scheduled time to the final reply" : "MAIL to the final reply", f);
 	print_histogram(&t->greeting, "greeting", "connect to greeting", f);
@@ -132,14 +176,9 @@ void tally_print(const struct tally *t, const struct tally_run *r, FILE *f)
 		t->connected, t->connect_failed, t->idle_lost);
 	fprintf(f, "cpu         %.3f s of its own, %.1f us a message\n", r->cpu_seconds,
 		r->cpu_seconds * 1e6 / done);
-	if (t->rcpts_refused)
-		fprintf(f, "recipients  %" PRIu64 " refused\n", t->rcpts_refused);
-	if (t->lockstep)
-		fprintf(f,
-			"note        PIPELINING not offered on %" PRIu64
-			" connections: lock-step there\n",
-			t->lockstep);
-	print_kinds(t, f);
+	print_notes(t, r, f);
+	print_kinds(t, "", f);
+	print_parts(r, f);
 }
 
 static void json_histogram(struct json *j, const char *key, const struct histogram *h)
@@ -151,6 +190,21 @@ static void json_histogram(struct json *j, const char *key, const struct histogr
 	json_u64(j, "max", h->max);
 	json_num(j, "mean", hist_mean(h));
 	json_close(j);
+}
+
+/* [[largest value, count], ...] of the buckets with something in them. */
+static void json_buckets(struct json *j, const char *key, const struct histogram *h)
+{
+	json_list(j, key);
+	for (unsigned i = 0; i < HIST_BUCKETS; i++) {
+		if (h->bucket[i] == 0)
+			continue;
+		json_list(j, NULL);
+		json_u64(j, NULL, i == HIST_BUCKETS - 1 ? h->max : hist_bucket_top(i));
+		json_u64(j, NULL, h->bucket[i]);
+		json_list_end(j);
+	}
+	json_list_end(j);
 }
 
 static void json_kinds(struct json *j, const struct tally *t)
@@ -171,6 +225,32 @@ static void json_kinds(struct json *j, const struct tally *t)
 	json_list_end(j);
 }
 
+static void json_counts(struct json *j, const struct tally *t)
+{
+	json_u64(j, "sent", tally_sent(t));
+	for (unsigned o = 0; o < OUTCOME_COUNT; o++)
+		json_u64(j, outcome_words[o], t->count[o]);
+}
+
+static void json_connections(struct json *j, const struct tally *t)
+{
+	json_u64(j, "connected", t->connected);
+	json_u64(j, "connect_failed", t->connect_failed);
+	json_u64(j, "idle_lost", t->idle_lost);
+}
+
+static void json_part(struct json *j, const struct tally_part *p)
+{
+	json_open(j, NULL, p->key);
+	json_counts(j, p->tally);
+	json_u64(j, "bytes", p->tally->bytes);
+	json_connections(j, p->tally);
+	if (p->latency)
+		json_histogram(j, "latency_us", &p->tally->latency);
+	json_kinds(j, p->tally);
+	json_close(j);
+}
+
 void tally_json(const struct tally *t, const struct tally_run *r, FILE *f)
 {
 	struct json j;
@@ -180,21 +260,26 @@ void tally_json(const struct tally *t, const struct tally_run *r, FILE *f)
 	json_str(&j, "mode", span_str(r->mode));
 	json_u64(&j, "connections", r->connections);
 	json_u64(&j, "message_bytes", r->message_bytes);
-	json_u64(&j, "sent", sent(t));
-	for (unsigned o = 0; o < OUTCOME_COUNT; o++)
-		json_u64(&j, outcome_words[o], t->count[o]);
+	json_counts(&j, t);
+	json_u64(&j, "bytes", t->bytes);
 	json_num(&j, "seconds", r->seconds);
 	json_num(&j, "messages_per_second", rate(t, r));
-	json_num(&j, "mb_per_second", rate(t, r) * (double)r->message_bytes / 1e6);
+	json_num(&j, "mb_per_second", mb_rate(t, r));
 	json_num(&j, "cpu_seconds", r->cpu_seconds);
 	json_histogram(&j, "latency_us", &t->latency);
 	json_histogram(&j, "greeting_us", &t->greeting);
-	json_u64(&j, "connected", t->connected);
-	json_u64(&j, "connect_failed", t->connect_failed);
-	json_u64(&j, "idle_lost", t->idle_lost);
+	if (r->histogram)
+		json_buckets(&j, "latency_histogram", &t->latency);
+	json_connections(&j, t);
 	json_u64(&j, "recipients_refused", t->rcpts_refused);
 	json_u64(&j, "lockstep_connections", t->lockstep);
+	json_u64(&j, "backlog_max", r->backlog_max);
 	json_kinds(&j, t);
+	if (r->late)
+		json_u64(&j, "late_failed",
+			r->late->count[OUT_REJECTED] + r->late->count[OUT_FAILED]);
+	for (size_t i = 0; i < r->part_count; i++)
+		json_part(&j, &r->parts[i]);
 	json_close(&j);
 	putc('\n', f);
 }

@@ -26,6 +26,7 @@ struct tally_kind {
 
 struct tally {
 	uint64_t count[OUTCOME_COUNT];
+	uint64_t bytes; /* content octets of accepted ones */
 	struct tally_kind kind[TALLY_KINDS_MAX];
 	unsigned kinds;
 	uint64_t connected, connect_failed, rcpts_refused,
@@ -40,11 +41,27 @@ void tally_init(struct tally *t);
 void tally_add(struct tally *t, enum outcome o, const char *stage, const char *why, uint16_t code,
 	struct span text);
 
+/* Messages that were sent, whatever became of them. */
+uint64_t tally_sent(const struct tally *t);
+
+/* What is counted apart from the messages that the report is about. */
+struct tally_part {
+	const char *name, *key; /* "warm-up", "warm_up" */
+	const struct tally *tally;
+	bool latency; /* is shown */
+};
+
 struct tally_run {
 	const char *to, *mode;
 	uint64_t connections, message_bytes;
 	double seconds, cpu_seconds;
+	uint64_t backlog_max; /* of the open loop: most messages due and not begun */
 	bool open_loop;
+	bool mixed;		  /* message_bytes is an average */
+	bool histogram;		  /* JSON: all of the latencies' */
+	const struct tally *late; /* ended after the window: JSON has its failures as a number */
+	const struct tally_part *parts; /* text: those with something in them */
+	size_t part_count;
 };
 
 void tally_print(const struct tally *t, const struct tally_run *r, FILE *f);

@@ -138,6 +138,71 @@ BED_TEST(stream, a_peer_that_reads_one_octet_at_a_time)
 	bed_close(&bed);
 }
 
+BED_TEST(stream, lasting_octets_go_in_order_and_uncopied)
+{
+	enum { N = 400000 };
+	struct pile got = {0};
+	uint8_t *want = random_octets(N);
+	struct node *n;
+	int fd[2];
+	size_t at = 0;
+
+	open_bed();
+	tcp_pair(fd, 4096);
+	n = node_adopt(&bed, &ta, fd[0]);
+	while (at < N || got.n < N) {
+		size_t limit = rnd(&seed) % 60000 + 1;
+		size_t k = MIN_OF(limit, N - at);
+
+		if (at < N && stream_backlog(&n->s) < STREAM_HIGH_BYTES) {
+			if (rnd(&seed) % 2)
+				stream_put_lasting(&n->s, span_of(want + at, k));
+			else /* also into what room a piece before has left */
+				stream_put(&n->s, span_of(want + at, k = MIN_OF(k, 300)));
+			at += k;
+			if (rnd(&seed) % 4)
+				continue;
+		}
+		bed_turn(&bed);
+		peer_read(fd[1], &got, 20000);
+	}
+	assert_same(&got, want, N);
+	stream_put_lasting(&n->s, span_of(want, N));
+	cr_assert_eq(bed.ss.cells.used, 0, "copied");
+	cr_assert_eq(bed.ss.segs.used, 1);
+	close_node(n); /* drops it */
+	close(fd[1]);
+	pile_free(&got);
+	free(want);
+	bed_close(&bed);
+}
+
+/* They are read until on_closed(), whatever happens before, and never after it. */
+BED_TEST(stream, lasting_octets_of_a_close_in_mid_send)
+{
+	uint8_t *want = random_octets(1 << 20);
+	struct pile got = {0};
+	struct node *n;
+	int fd[2];
+
+	open_bed();
+	unix_pair(fd, 4096);
+	n = node_adopt(&bed, &ta, fd[0]);
+	stream_put_lasting(&n->s, span_of(want, 1 << 20));
+	bed_turn(&bed);
+	cr_assert(ring_op_armed(&n->s.send_op), "the socket was to be full");
+	stream_put_lasting(&n->s, span_of(want, 5000));
+	close_node(n);
+	memset(want, 0, 1 << 20);
+	free(want);
+	while (peer_read(fd[1], &got, 1 << 16) > 0)
+		;
+	cr_assert_lt(got.n, 1u << 20);
+	close(fd[1]);
+	pile_free(&got);
+	bed_close(&bed);
+}
+
 /* A relay in which own octets are put between pieces of what arrives: order is everything. */
 static struct pile expected;
 static unsigned mixes;
