@@ -87,6 +87,12 @@ static bool pool_healthy(const struct streams *ss)
 	return ring_bufs_free(ss->ring) * 2 >= ring_bufs_total(ss->ring) + 2;
 }
 
+/* What slow sockets leave behind fits: in buffers now, in cells when those run short. */
+static bool plenty(const struct streams *ss)
+{
+	return pool_healthy(ss) && ss->cells.used <= ss->cells.count_max / 2;
+}
+
 /* ---- segs ---- */
 
 static void seg_free(struct streams *ss, struct seg *g)
@@ -541,7 +547,7 @@ static void arm_recv(struct stream *s)
 		list_linked(&s->parked_node))
 		return;
 	ring_recv(s->core->ring, &s->recv_op, s->fd,
-		pool_healthy(s->core) ? STREAM_RECV_CAP_BYTES : STREAM_RECV_SCARCE_BYTES);
+		plenty(s->core) ? STREAM_RECV_CAP_BYTES : STREAM_RECV_SCARCE_BYTES);
 	stream_wait_begin(s);
 }
 

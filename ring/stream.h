@@ -19,10 +19,10 @@
 
 #define STREAM_HIGH_BYTES (64u << 10) /* stop feeding a stream that has this much unsent ... */
 #define STREAM_LOW_BYTES (16u << 10)  /* ... until it is down to this: then on_drained() */
-/* Of one multishot receive. Large while there are buffers: each piece costs the sender a window
- * update and a wake-up, so four times as much at once halves the CPU time of a large body. */
-#define STREAM_RECV_CAP_BYTES (128u << 10)
-#define STREAM_RECV_SCARCE_BYTES (16u << 10) /* when the buffers run short (ENOBUFS) */
+/* Of one multishot receive. Large while there is room: each piece costs the sender a window update
+ * and a wake-up, so four times as much at once halves the CPU time of a large body. */
+#define STREAM_RECV_CAP_BYTES (256u << 10)
+#define STREAM_RECV_SCARCE_BYTES (16u << 10) /* when buffers or cells run short */
 #define STREAM_HOT_BYTES \
 	(8u << 10) /* staged this much: send at once while the octets are hot in cache */
 
