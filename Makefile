@@ -84,6 +84,7 @@ ENGINE_SRC := $(filter-out engine/main.c,$(wildcard engine/*.c engine/*/*.c engi
 LIB_OBJ    := $(patsubst %.c,$(B)/%.o,$(RING_SRC) $(ENGINE_SRC))
 BENCH_LIB  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/lib/*.c))
 BLAST_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/blast/*.c))
+SINK_OBJ   := $(patsubst %.c,$(B)/%.o,$(wildcard bench/sink/*.c))
 BINS       := $(B)/ringpost $(B)/ringpost-sink $(B)/ringpost-blast
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 UNIT_BIN   := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
@@ -96,6 +97,8 @@ SIM_ENGINE := $(wildcard engine/smtp/*.c engine/upstream/*.c engine/session/*.c 
 SIM_OBJ    := $(patsubst %.c,$(B)/%.o,$(SIM_RING) $(SIM_ENGINE))
 SIM_SRC    := $(wildcard tests/sim/*.c)
 SIM_LIBS   := -Wl,--wrap=slab_get -lyaml $(MALLOC_LIB)
+# Micro-benchmarks: the engine without core/ on a third ring, that of bench/micro.
+MICRO_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/micro/*.c) $(SIM_RING) $(filter-out engine/core/%,$(ENGINE_SRC)))
 # Always under the sanitizers, whatever the mode of the rest.
 SIM := build/asan/ringpost-sim
 
@@ -109,7 +112,7 @@ PLUGIN_SO  := $(patsubst tests/plugins/%.c,$(B)/tests/plugins/%.so,$(filter-out 
               $(patsubst %,$(B)/tests/plugins/bad-%.so,abi size larger name flags unknown none event symbol link open mute) \
               $(addprefix $(B)/tests/plugins/,cxx.so decide-rcpt.so) $(B)/docs/examples/audit-plugin.so
 HEADER_OK  := $(patsubst %,$(B)/tests/plugins/header-%.o,c99 c11 c++17)
-TEST_BIN   := $(UNIT_BIN) $(REPLAY_BIN) $(PLUGIN_SO) $(HEADER_OK)
+TEST_BIN   := $(UNIT_BIN) $(REPLAY_BIN) $(PLUGIN_SO) $(HEADER_OK) $(B)/ringpost-micro
 
 .PHONY: all run test check unit bench asan tsan fuzz coverage clean help format need-build need-test
 
@@ -126,10 +129,13 @@ $(B)/libringpost.a: $(LIB_OBJ)
 $(B)/ringpost: $(B)/engine/main.o $(B)/libringpost.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-$(B)/ringpost-sink: $(B)/bench/sink.o $(BENCH_LIB) $(B)/libringpost.a
+$(B)/ringpost-sink: $(SINK_OBJ) $(BENCH_LIB) $(B)/libringpost.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 $(B)/ringpost-blast: $(BLAST_OBJ) $(BENCH_LIB) $(B)/libringpost.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/ringpost-micro: $(MICRO_OBJ) $(B)/libbench.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # An archive, so that a unit test takes in only the parts of the bench it names.
@@ -191,7 +197,7 @@ $(filter $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/fuzz_world.o $(B)/tests/f
 
 -include $(patsubst %.c,$(B)/%.d,$(wildcard tests/fuzz/*.c))
 -include $(patsubst %.c,$(B)/%.d,$(SIM_SRC))
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(B)/engine/main.o $(B)/bench/sink.o $(BLAST_OBJ)) $(UNIT_BIN:%=%.d)
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(B)/engine/main.o $(SINK_OBJ) $(BLAST_OBJ) $(MICRO_OBJ)) $(UNIT_BIN:%=%.d)
 .PRECIOUS: $(B)/%.o
 
 # ---- installing what is missing ----
@@ -280,7 +286,10 @@ BENCH_SO := $(patsubst %,$(B)/tests/plugins/%.so,observe decide-rcpt later octet
 bench-hooks: need-build                  ## what hooks cost: CPU per message with each kind; questions that stay open (MODES="cost pending")
 	@$(MAKE) --no-print-directory -s all $(BENCH_SO)
 	@python3 -B bench/hooks.py --build $(B) $(MODES)
-.PHONY: bench-hooks
+bench-micro: need-build                  ## CPU time of single calls: scanner, parsers, log records, whole sessions without a kernel (MICRO="--filter scan")
+	@$(MAKE) --no-print-directory -s $(B)/ringpost-micro
+	@$(B)/ringpost-micro $(MICRO)
+.PHONY: bench-hooks bench-micro
 
 bench-check: need-bench                  ## do the peers of the bench bring whole messages to the sink? (PEERS="haproxy ..." SCENARIOS="new-1k ...")
 	@$(MAKE) --no-print-directory -s all $(BENCH_SO)

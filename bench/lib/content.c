@@ -8,14 +8,52 @@
 #include <inttypes.h>
 
 #define LINE_COLUMNS 76
+#define HASH_PRIME 0x100000001b3ull
 
 const char *const content_check_words[] = {"none", "ok", "bad"};
 
 uint64_t hash_more(uint64_t h, struct span data)
 {
 	for (size_t i = 0; i < data.n; i++)
-		h = (h ^ data.p[i]) * 0x100000001b3ull;
+		h = (h ^ data.p[i]) * HASH_PRIME;
 	return h;
+}
+
+void hash_both(uint64_t *a, uint64_t *b, struct span data)
+{
+	uint64_t h = *a, k = *b;
+
+	for (size_t i = 0; i < data.n; i++) {
+		h = (h ^ data.p[i]) * HASH_PRIME;
+		k = (k ^ data.p[i]) * HASH_PRIME;
+	}
+	*a = h;
+	*b = k;
+}
+
+void hash_end_init(struct hash_end *e, struct span data)
+{
+	uint64_t p = HASH_PRIME;
+
+	memset(e, 0, sizeof(*e));
+	e->data = data;
+	e->power = 1;
+	for (size_t n = data.n; n; n >>= 1, p *= p)
+		if (n & 1)
+			e->power *= p;
+}
+
+/* An octet is xored into the lowest octet of h, and a product carries upwards only: what the data
+ * adds to h * power follows from the data and the lowest octet of h, nothing else. */
+uint64_t hash_end_more(struct hash_end *e, uint64_t h)
+{
+	uint8_t low = (uint8_t)h;
+
+	if (!e->known[low]) {
+		e->add[low] = hash_more(h, e->data) - h * e->power;
+		e->known[low] = true;
+	}
+	return h * e->power + e->add[low];
 }
 
 /* ---- off the wire ---- */
@@ -88,11 +126,12 @@ void unstuff_feed(struct unstuff *u, struct span in, content_sink *emit, void *a
 
 /* ---- reading ---- */
 
-void content_init(struct content *c, bool whole)
+void content_init(struct content *c, bool whole, bool check)
 {
 	memset(c, 0, sizeof(*c));
 	c->hash_all = c->hash_body = HASH_START;
 	c->whole = whole;
+	c->check = check;
 }
 
 static bool header_value(struct span line, struct span name, struct span *value)
@@ -125,7 +164,7 @@ static void header_line(struct content *c)
 
 		memcpy(hex, value.p, 16);
 		c->hash_want = strtoull(hex, NULL, 16);
-		c->has_want = true;
+		c->has_want = c->check;
 	}
 }
 
@@ -148,14 +187,20 @@ static size_t header_feed(struct content *c, struct span in)
 
 void content_feed(struct content *c, struct span piece)
 {
+	size_t head = 0;
+
 	c->bytes += piece.n;
+	while (head < piece.n && !c->in_body)
+		head += header_feed(c, span_drop(piece, head));
+	struct span body = span_drop(piece, head);
 	if (c->whole)
-		c->hash_all = hash_more(c->hash_all, piece);
-	while (piece.n && !c->in_body)
-		piece = span_drop(piece, header_feed(c, piece));
-	/* Without a hash to compare there is nothing to gain from reading on. */
-	if (piece.n && c->has_want)
-		c->hash_body = hash_more(c->hash_body, piece);
+		c->hash_all = hash_more(c->hash_all, span_of(piece.p, head));
+	if (c->whole && c->has_want)
+		hash_both(&c->hash_all, &c->hash_body, body);
+	else if (c->whole)
+		c->hash_all = hash_more(c->hash_all, body);
+	else if (c->has_want)
+		c->hash_body = hash_more(c->hash_body, body);
 }
 
 enum content_check content_verdict(const struct content *c)
@@ -186,14 +231,14 @@ void maker_id(const struct maker *m, uint64_t number, char out[CONTENT_ID_BYTES]
 	snprintf(out, CONTENT_ID_BYTES, "%s-%010" PRIu64, m->run, number);
 }
 
-size_t maker_head(const struct maker *m, uint64_t number, char *out)
+size_t maker_head(struct maker *m, uint64_t number, char *out)
 {
 	char id[CONTENT_ID_BYTES], first[CONTENT_ID_BYTES + 32];
 
 	maker_id(m, number, id);
 	int n = snprintf(first, sizeof(first), CHECK_FIRST_LINE, id);
 	uint64_t h = hash_more(HASH_START, span_of(first, (size_t)n));
-	h = hash_more(h, span_of(m->raw, m->raw_len));
+	h = hash_end_more(&m->end, h);
 	n = snprintf(out, MAKER_HEAD_BYTES, CHECK_HEAD_FORMAT "%s", id, h, id, first);
 	return (size_t)n;
 }
@@ -282,6 +327,7 @@ bool maker_init(struct maker *m, size_t size, bool checked, const char *run)
 	}
 	fill_lines(m->raw + fixed, size - fixed);
 	m->raw_len = size;
+	hash_end_init(&m->end, span_of(m->raw, size));
 	m->wire_len = stuff(m->raw, size, m->wire);
 	return true;
 }

@@ -16,6 +16,19 @@
 
 #define HASH_START 0xcbf29ce484222325ull
 uint64_t hash_more(uint64_t h, struct span data);
+/* Two at once over the same octets, in the time of one: each octet waits for the one before it, so
+ * one alone leaves the CPU idle. */
+void hash_both(uint64_t *a, uint64_t *b, struct span data);
+
+/* The same octets behind many beginnings, again and again: read at most 256 times in all. */
+struct hash_end {
+	struct span data; /* borrowed */
+	uint64_t power;	  /* of the prime, by data.n */
+	uint64_t add[256];
+	bool known[256];
+};
+void hash_end_init(struct hash_end *e, struct span data);
+uint64_t hash_end_more(struct hash_end *e, uint64_t h); /* hash_more(h, e->data) */
 
 /* ---- off the wire: DATA's dot-stuffing (RFC 5321 4.5.2) ---- */
 
@@ -42,16 +55,17 @@ struct content {
 	uint64_t hash_want;
 	bool has_want, in_body;
 	bool whole;	  /* hash_all is wanted */
+	bool check;	  /* and hash_body, where the message says what it should be */
 	uint8_t line_len; /* of the header line being read, as far as it is kept */
 	bool line_cut;
 	char line[CONTENT_LINE_BYTES];
 	char id[CONTENT_ID_BYTES]; /* NUL-terminated; "" when there is none */
 };
 
-void content_init(struct content *c, bool whole);
+void content_init(struct content *c, bool whole, bool check);
 void content_feed(struct content *c, struct span piece);
-enum content_check content_verdict(const struct content *c);
-extern const char *const content_check_words[]; /* "none", "ok", "bad" */
+enum content_check content_verdict(const struct content *c); /* CHECK_NONE without `check` */
+extern const char *const content_check_words[];		     /* "none", "ok", "bad" */
 
 /* ---- making ---- */
 
@@ -62,7 +76,8 @@ struct maker {
 				".CRLF" */
 	size_t raw_len, wire_len;
 	size_t head_len; /* of the part each message has for itself; 0 without the check headers */
-	char run[17];	 /* first half of the ids */
+	struct hash_end end; /* raw */
+	char run[17];	     /* first half of the ids */
 };
 
 /* Messages of `size` octets (content: header section included, dot-stuffing not); rounded up to
@@ -77,7 +92,7 @@ static inline size_t maker_bytes(const struct maker *m)
 void maker_id(const struct maker *m, uint64_t number, char out[CONTENT_ID_BYTES]);
 /* Writes message `number`'s own part into out[MAKER_HEAD_BYTES]; returns head_len. It holds no line
  * that needs dot-stuffing. */
-size_t maker_head(const struct maker *m, uint64_t number, char *out);
+size_t maker_head(struct maker *m, uint64_t number, char *out);
 
 /* Writes `text` with %m (message), %r (recipient), %c (connection) and %% expanded into out[max],
  * NUL-terminated. False: does not fit, or another letter behind %. */

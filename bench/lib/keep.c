@@ -5,7 +5,7 @@
  */
 #include "bench/lib/keep.h"
 
-struct keep *keep_new(struct store *store, bool hash)
+struct keep *keep_new(struct store *store, bool whole, bool check)
 {
 	struct keep *m = calloc(1, sizeof(*m));
 
@@ -13,7 +13,7 @@ struct keep *keep_new(struct store *store, bool hash)
 		return NULL;
 	m->file.fd = -1;
 	m->store = store;
-	content_init(&m->content, hash);
+	content_init(&m->content, whole, check);
 	return m;
 }
 

@@ -22,7 +22,8 @@ struct keep {
 	bool begun; /* the file is open */
 };
 
-struct keep *keep_new(struct store *store, bool hash); /* NULL: no memory */
+/* `whole` and `check` as in content.h. NULL: no memory. */
+struct keep *keep_new(struct store *store, bool whole, bool check);
 void keep_free(struct keep *m); /* takes an unfinished file back; NULL is fine */
 
 /* `what` is MAIL or RCPT; an empty mailbox is the null sender. True when m is NULL. False: no

@@ -94,12 +94,12 @@ static void add_to_content(void *arg, struct span piece)
 }
 
 /* Sends message `number` as DATA would, in pieces of `step`, and reads it back. */
-static void send_and_read(const struct maker *m, uint64_t number, size_t step, struct content *c)
+static void send_and_read(struct maker *m, uint64_t number, size_t step, struct content *c)
 {
 	char head[MAKER_HEAD_BYTES];
 	struct unstuff u = {0};
 
-	content_init(c, true);
+	content_init(c, true, true);
 	size_t n = m->head_len ? maker_head(m, number, head) : 0;
 	cr_assert_eq(n, m->head_len);
 	unstuff_feed(&u, span_of(head, n), add_to_content, c);
@@ -166,7 +166,7 @@ Test(content, check_is_ok_and_notices_one_wrong_octet)
 	uint8_t kept = m.wire[2000];
 	m.wire[2000] = (uint8_t)(kept ^ 1);
 	char head[MAKER_HEAD_BYTES];
-	content_init(&c, false);
+	content_init(&c, false, true);
 	content_feed(&c, span_of(head, maker_head(&m, 1, head)));
 	struct unstuff u = {0};
 	unstuff_feed(&u, span_of(m.wire, m.wire_len), add_to_content, &c);
@@ -182,7 +182,7 @@ Test(content, header_lines_on_top_do_not_matter)
 
 	cr_assert(maker_init(&m, 500, true, "run"));
 	memset(junk, 'x', sizeof(junk));
-	content_init(&c, true);
+	content_init(&c, true, true);
 	content_feed(&c, SPAN_LIT("Received: from somewhere\r\n"));
 	content_feed(&c, span_of(junk, sizeof(junk)));
 	content_feed(&c, SPAN_LIT(": long\r\n"));
@@ -196,16 +196,66 @@ Test(content, without_header_there_is_no_verdict)
 {
 	struct content c;
 
-	content_init(&c, true);
+	content_init(&c, true, true);
 	content_feed(&c, SPAN_LIT("Subject: x\r\n\r\nX-Ringpost-Hash: 0123456789abcdef\r\n"));
 	cr_assert_eq(content_verdict(&c), CHECK_NONE);
 	cr_assert_eq(c.id[0], '\0');
+}
+
+/* What is not wanted is not read; what is wanted does not depend on the rest, nor on the pieces. */
+Test(content, hashes_only_what_is_wanted)
+{
+	static const char head[] = "X-Ringpost-Id: i\r\nX-Ringpost-Hash: 85944171f73967e8\r\n\r\n";
+	uint64_t whole = hash_more(hash_more(HASH_START, span_str(head)), SPAN_LIT("foobar"));
+
+	for (size_t cut = 0; cut < sizeof(head) + 5; cut++)
+		for (unsigned wants = 0; wants < 4; wants++) {
+			char text[sizeof(head) + 6];
+			struct content c;
+
+			snprintf(text, sizeof(text), "%sfoobar", head);
+			content_init(&c, wants & 1, wants & 2);
+			content_feed(&c, span_of(text, cut));
+			content_feed(&c, span_of(text + cut, strlen(text) - cut));
+			cr_assert_eq(c.hash_all, wants & 1 ? whole : HASH_START);
+			cr_assert_eq(content_verdict(&c), wants & 2 ? CHECK_OK : CHECK_NONE);
+			cr_assert_str_eq(c.id, "i");
+		}
 }
 
 Test(hash, is_fnv_1a)
 {
 	cr_assert_eq(hash_more(HASH_START, SPAN_LIT("")), 0xcbf29ce484222325ull);
 	cr_assert_eq(hash_more(HASH_START, SPAN_LIT("foobar")), 0x85944171f73967e8ull);
+}
+
+Test(hash, both_at_once_are_the_two)
+{
+	uint64_t a = HASH_START, b = 4711;
+
+	hash_both(&a, &b, SPAN_LIT("foobar"));
+	cr_assert_eq(a, hash_more(HASH_START, SPAN_LIT("foobar")));
+	cr_assert_eq(b, hash_more(4711, SPAN_LIT("foobar")));
+}
+
+/* Every lowest octet twice: read, then remembered; octets above 127 as well. */
+Test(hash, a_known_end_is_the_same_hash)
+{
+	uint8_t data[1000];
+	uint64_t h = 1;
+
+	for (size_t n = 0; n <= sizeof(data); n += 250) {
+		struct hash_end e;
+
+		for (size_t i = 0; i < n; i++)
+			data[i] = (uint8_t)(i * 7 + n);
+		hash_end_init(&e, span_of(data, n));
+		for (unsigned i = 0; i < 2000; i++) {
+			h = h * 6364136223846793005ull + 1442695040888963407ull;
+			cr_assert_eq(
+				hash_end_more(&e, h >> 8), hash_more(h >> 8, span_of(data, n)));
+		}
+	}
 }
 
 Test(templates, expand)
