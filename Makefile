@@ -80,7 +80,8 @@ RING_SRC   := $(wildcard ring/*.c)
 ENGINE_SRC := $(filter-out engine/main.c,$(wildcard engine/*.c engine/*/*.c engine/*/*/*.c))
 LIB_OBJ    := $(patsubst %.c,$(B)/%.o,$(RING_SRC) $(ENGINE_SRC))
 BENCH_LIB  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/lib/*.c))
-BINS       := $(B)/ringpost $(B)/ringpost-sink $(B)/ringpost-blast
+WIRE_OBJ   := $(patsubst %.c,$(B)/%.o,$(wildcard bench/wire/*.c))
+BINS       := $(B)/ringpost $(B)/ringpost-sink $(B)/ringpost-blast $(B)/ringpost-wire
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 UNIT_BIN   := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 
@@ -109,7 +110,7 @@ TEST_BIN   := $(UNIT_BIN) $(REPLAY_BIN) $(PLUGIN_SO) $(HEADER_OK)
 
 .PHONY: all run test check unit bench asan tsan fuzz coverage clean help format need-build need-test
 
-all: $(BINS)                             ## build ringpost, ringpost-sink and ringpost-blast into build/release
+all: $(BINS)                             ## build ringpost and the programs of the bench into build/release
 
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -128,8 +129,12 @@ $(B)/ringpost-sink: $(B)/bench/sink.o $(BENCH_LIB) $(B)/libringpost.a
 $(B)/ringpost-blast: $(B)/bench/blast.o $(BENCH_LIB) $(B)/libringpost.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
+# No ring and no engine: what it carries is what is measured.
+$(B)/ringpost-wire: $(WIRE_OBJ) $(B)/libbench.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $(WIRE_OBJ) $(B)/libbench.a
+
 # An archive, so that a unit test takes in only the parts of the bench it names.
-$(B)/libbench.a: $(BENCH_LIB)
+$(B)/libbench.a: $(BENCH_LIB) $(filter-out %/wire.o,$(WIRE_OBJ))
 	@rm -f $@
 	ar rcs $@ $^
 
@@ -187,7 +192,7 @@ $(filter $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/fuzz_world.o $(B)/tests/f
 
 -include $(patsubst %.c,$(B)/%.d,$(wildcard tests/fuzz/*.c))
 -include $(patsubst %.c,$(B)/%.d,$(SIM_SRC))
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(B)/engine/main.o $(B)/bench/sink.o $(B)/bench/blast.o) $(UNIT_BIN:%=%.d)
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(WIRE_OBJ) $(B)/engine/main.o $(B)/bench/sink.o $(B)/bench/blast.o) $(UNIT_BIN:%=%.d)
 .PRECIOUS: $(B)/%.o
 
 # ---- installing what is missing ----
