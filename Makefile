@@ -85,7 +85,8 @@ LIB_OBJ    := $(patsubst %.c,$(B)/%.o,$(RING_SRC) $(ENGINE_SRC))
 BENCH_LIB  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/lib/*.c))
 BLAST_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/blast/*.c))
 SINK_OBJ   := $(patsubst %.c,$(B)/%.o,$(wildcard bench/sink/*.c))
-BINS       := $(B)/ringpost $(B)/ringpost-sink $(B)/ringpost-blast
+WIRE_OBJ   := $(patsubst %.c,$(B)/%.o,$(wildcard bench/wire/*.c))
+BINS       := $(B)/ringpost $(B)/ringpost-sink $(B)/ringpost-blast $(B)/ringpost-wire
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 UNIT_BIN   := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 
@@ -116,7 +117,7 @@ TEST_BIN   := $(UNIT_BIN) $(REPLAY_BIN) $(PLUGIN_SO) $(HEADER_OK) $(B)/ringpost-
 
 .PHONY: all run test check unit bench asan tsan fuzz coverage clean help format need-build need-test
 
-all: $(BINS)                             ## build ringpost, ringpost-sink and ringpost-blast into build/release
+all: $(BINS)                             ## build ringpost and the programs of the bench into build/release
 
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -138,8 +139,12 @@ $(B)/ringpost-blast: $(BLAST_OBJ) $(BENCH_LIB) $(B)/libringpost.a
 $(B)/ringpost-micro: $(MICRO_OBJ) $(B)/libbench.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
+# No ring and no engine: what it carries is what is measured.
+$(B)/ringpost-wire: $(WIRE_OBJ) $(B)/libbench.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $(WIRE_OBJ) $(B)/libbench.a
+
 # An archive, so that a unit test takes in only the parts of the bench it names.
-$(B)/libbench.a: $(BENCH_LIB)
+$(B)/libbench.a: $(BENCH_LIB) $(filter-out %/wire.o,$(WIRE_OBJ))
 	@rm -f $@
 	ar rcs $@ $^
 
@@ -197,7 +202,7 @@ $(filter $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/fuzz_world.o $(B)/tests/f
 
 -include $(patsubst %.c,$(B)/%.d,$(wildcard tests/fuzz/*.c))
 -include $(patsubst %.c,$(B)/%.d,$(SIM_SRC))
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(B)/engine/main.o $(SINK_OBJ) $(BLAST_OBJ) $(MICRO_OBJ)) $(UNIT_BIN:%=%.d)
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(BENCH_LIB) $(WIRE_OBJ) $(B)/engine/main.o $(SINK_OBJ) $(BLAST_OBJ) $(MICRO_OBJ)) $(UNIT_BIN:%=%.d)
 .PRECIOUS: $(B)/%.o
 
 # ---- installing what is missing ----

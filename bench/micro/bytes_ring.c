@@ -278,7 +278,7 @@ static void deliver_piece(struct conn *c)
 	struct span *s = &c->queue[c->first];
 	struct ring_done d = {.res = RING_OK, .buf_held = true, .buf = NO_BUF};
 
-	d.data = span_of(s->p, MIN_OF(s->n, (size_t)RING_RECV_PIECE_BYTES));
+	d.data = span_of(s->p, MIN_OF(s->n, (size_t)c->cap));
 	*s = span_drop(*s, d.data.n);
 	if (s->n == 0) {
 		c->first = (c->first + 1) % QUEUED_MAX;
