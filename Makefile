@@ -284,10 +284,14 @@ install: all                             ## the program, ringpost.h and ringpost
 	install -m 644 $(B)/ringpost.pc $(DESTDIR)$(LIBDIR)/pkgconfig/ringpost.pc
 .PHONY: install
 
-bench: need-build                        ## what one message costs here: CPU, enters, packets; memory per idle session
-	@$(MAKE) --no-print-directory -s all
-	@python3 -B bench/run.py --build $(B)
 BENCH_SO := $(patsubst %,$(B)/tests/plugins/%.so,observe decide-rcpt later octets)
+bench: need-bench                        ## ringpost beside its peers: CPU per message, latency, memory; tables and pictures in build/bench; under 10 minutes
+	@$(MAKE) --no-print-directory -s all $(BENCH_SO)
+	@python3 -B bench/compare --build $(B) --quick $(BENCH)
+bench-full: need-bench                   ## the same with all peers and scenarios: an hour (BENCH="--rounds 5 --peers ... --scenarios ...")
+	@$(MAKE) --no-print-directory -s all $(BENCH_SO)
+	@python3 -B bench/compare --build $(B) $(BENCH)
+.PHONY: bench-full
 bench-hooks: need-build                  ## what hooks cost: CPU per message with each kind; questions that stay open (MODES="cost pending")
 	@$(MAKE) --no-print-directory -s all $(BENCH_SO)
 	@python3 -B bench/hooks.py --build $(B) $(MODES)

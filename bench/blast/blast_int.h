@@ -108,7 +108,7 @@ struct client {
 	struct stash stash;
 	struct reply_scan scan;
 	struct drip *drip;	   /* of a slow one; else NULL */
-	const struct maker *maker; /* of the message */
+	struct maker *maker; /* of the message */
 	struct timer timer;	   /* of the stage; of the pause while cold */
 	uint64_t due_ms;
 	uint64_t number; /* of the connection */

@@ -12,21 +12,22 @@ import signal
 import sys
 import time
 
+import far
 import machine
 import measure
 import plots
 import report
 from check import check_all
 from peers import PEERS, Command
-from scenarios import LOAD, RATE, SCENARIOS
+from scenarios import FAR, LOAD, RATE, SCENARIOS
 
 
-def choose(all_of_them, wanted, what):
+def choose(all_of_them, wanted, what, quick):
     names = {x.name: x for x in all_of_them}
     unknown = [w for w in wanted if w not in names]
     if unknown:
         sys.exit("no such %s: %s (there are: %s)" % (what, ", ".join(unknown), " ".join(names)))
-    return [names[w] for w in wanted] if wanted else list(all_of_them)
+    return [names[w] for w in wanted] if wanted else [x for x in all_of_them if x.quick or not quick]
 
 
 def present(peers):
@@ -35,6 +36,14 @@ def present(peers):
         if p.missing():
             print("left out: %s: %s" % (p.name, p.missing()), flush=True)
     return [p for p in peers if not p.missing()]
+
+
+def possible(scenarios, o):
+    """Those that this machine can do; why not the others is said."""
+    lacks = far.missing(o) if any(s.kind == FAR for s in scenarios) else []
+    for words in lacks:
+        print("left out: the far network: %s" % words, flush=True)
+    return [s for s in scenarios if s.kind != FAR or not lacks]
 
 
 def arguments():
@@ -70,7 +79,7 @@ def brief(result):
     return "%.2f KiB each" % result["all_kib"] if result.get("all_kib") else "%.2f KiB of its own each" % result["user_kib"]
 
 
-KINDS = {LOAD: measure.run, RATE: measure.run}
+KINDS = {LOAD: measure.run, RATE: measure.run, FAR: far.run}
 
 
 def end(*_):
@@ -82,8 +91,8 @@ def main():
     machine.isolate()
     o = arguments()
     machine.raise_descriptors()
-    scenarios = [s for s in choose(SCENARIOS, o.scenarios, "scenario") if s.kind in KINDS]
-    peers = present(choose(PEERS, o.peers, "peer") + [Command(*words.split("=", 1)) for words in o.peer])
+    scenarios = possible(choose(SCENARIOS, o.scenarios, "scenario", o.quick), o)
+    peers = present(choose(PEERS, o.peers, "peer", o.quick) + [Command(*words.split("=", 1)) for words in o.peer])
     if o.check:
         sys.exit(1 if check_all(scenarios, peers, o) else 0)
     os.makedirs(o.out, exist_ok=True)

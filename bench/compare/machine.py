@@ -64,8 +64,8 @@ def describe():
 
 
 def segments():
-    """TCP segments sent in this namespace so far: both legs, both directions."""
-    with open("/proc/net/snmp") as f:
+    """TCP segments sent in this thread's namespace so far: both legs, both directions."""
+    with open("/proc/thread-self/net/snmp") as f:
         names, values = [line.split()[1:] for line in f if line.startswith("Tcp:")]
     return dict(zip(names, map(int, values)))["OutSegs"]
 

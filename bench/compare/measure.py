@@ -4,7 +4,7 @@ import time
 
 from machine import busy_s, segments
 from scenarios import LOAD, RATE, WARM_UP_S
-from stand import Failed, Load, Stand
+from stand import Failed, Load, Loopback, Stand
 
 
 class Counters:
@@ -14,7 +14,8 @@ class Counters:
         self.at = time.monotonic()
         self.cpu, self.user, self.system = place.group.cpu_s()
         self.switches = place.group.switches()
-        self.segments = segments()
+        with place.network.proxy.inside():
+            self.segments = segments()
         self.proxy_cpu, self.load_cpu = busy_s(place.cpu), busy_s(place.load_cpu)
 
 
@@ -65,10 +66,11 @@ def whole(stand, scenario, seconds):
     return a, Counters(stand.place), report["accepted"], report
 
 
-def run(peer, scenario, options):
+def run(peer, scenario, options, network=Loopback):
     """A record; {"failed": words} when the peer could not do it."""
     try:
-        with Stand(peer, options.build, options.proxy_cpu, options.load_cpu, sessions=scenario.at_once) as stand:
+        with Stand(peer, options.build, options.proxy_cpu, options.load_cpu, sessions=scenario.at_once,
+                   network=network) as stand:
             way = whole if peer.whole and scenario.kind == LOAD else window
             a, b, messages, report = way(stand, scenario, scenario.seconds * options.stretch)
             r = record(a, b, messages, report)

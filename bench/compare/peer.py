@@ -29,6 +29,7 @@ class Peer:
     what = ""          # one line for the table of peers
     packages = ()      # Debian packages
     program = ""       # without it the peer cannot run
+    quick = False      # part of the quick set, too
     proxy = True       # False: the load talks to the sink itself
     parses = False     # reads SMTP
     hooks = False      # an inspection hook is on

@@ -203,3 +203,6 @@ class Command(Peer):
 PEERS = [Direct(), Ringpost(), RingpostBare(), *map(RingpostMover, ("copy", "splice", "ring-splice", "zero-copy")),
          HAProxy(), HAProxySplice(), HAProxy64k(), NginxStream(), NginxStream64k(), NginxMail(), NginxMail4k(), PostfixFilter(),
          PostfixRelay(), Aiosmtpd()]
+QUICK = ("direct", "ringpost", "haproxy", "nginx-stream", "nginx-stream-64k", "nginx-mail", "postfix-filter")
+for peer in PEERS:
+    peer.quick = peer.name in QUICK

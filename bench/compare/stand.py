@@ -3,6 +3,7 @@
 
 Owns the processes, the temporary folder and the control group; all are gone after `close()`, also when a start fails.
 """
+import contextlib
 import json
 import os
 import resource
@@ -26,7 +27,7 @@ class Failed(Exception):
     """A set-up that did not work, in words for the table."""
 
 
-def wait_until_answering(port, processes, what):
+def wait_until_answering(host, port, processes, what):
     """Until somebody accepts there and says something (SMTP servers speak first)."""
     until = time.monotonic() + START_PATIENCE_S
     while time.monotonic() < until:
@@ -34,7 +35,7 @@ def wait_until_answering(port, processes, what):
             if p.poll() not in (None, 0):
                 raise Failed("%s ended with status %d" % (what, p.returncode))
         try:
-            with socket.create_connection(("127.0.0.1", port), 1) as s:
+            with socket.create_connection((host, port), 1) as s:
                 s.settimeout(2)
                 if s.recv(512).startswith(b"220"):
                     return
@@ -44,21 +45,32 @@ def wait_until_answering(port, processes, what):
     raise Failed("%s does not answer on port %d" % (what, port))
 
 
+class Here:
+    """A host of the machine itself; network.py has others."""
+    address, prefix = "127.0.0.1", []
+    inside = staticmethod(contextlib.nullcontext)
+
+
+class Loopback:
+    """Client, proxy and server on one machine."""
+    client = proxy = server = Here
+
+
 class Place:
     """Where a peer is to run: what `Peer.start()` gets. Ports are on 127.0.0.1 unless `host` says otherwise."""
 
-    def __init__(self, build, cpu, load_cpu, name, sessions=0):
+    def __init__(self, build, cpu, load_cpu, name, sessions=0, network=Loopback):
         self.sessions = max(sessions + SPARE, SESSIONS)
         self.descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.build, self.cpu, self.load_cpu = os.path.abspath(build), cpu, load_cpu
         self.folder = tempfile.TemporaryDirectory(prefix="ringpost-bench.", ignore_cleanup_errors=True)
         self.dir = self.folder.name
         os.chmod(self.dir, 0o755)  # peers that change their user read their configuration from it
-        self.host = self.upstream_host = "127.0.0.1"
+        self.network = network
+        self.host, self.upstream_host = network.proxy.address, network.server.address
         self.port, self.upstream_port = free_port(), free_port()
         self.group = open_group("ringpost-bench.%d.%s" % (os.getpid(), name))
         self.processes, self.helpers = [], []
-        self.prefix = []  # before each command, such as "ip netns exec proxy"
 
     def template(self, name, **more):
         """Writes bench/peers/NAME with its @WORDS@ filled in; returns the path of the copy."""
@@ -86,7 +98,7 @@ class Place:
                 self.group.enter()
             os.sched_setaffinity(0, {cpu})
         out = open(os.path.join(self.dir, "output"), "ab")
-        p = subprocess.Popen(self.prefix + argv, preexec_fn=enter, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+        p = subprocess.Popen(self.network.proxy.prefix + argv, preexec_fn=enter, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                              cwd=self.dir, **more)
         out.close()
         (self.processes if counted else self.helpers).append(p)
@@ -115,20 +127,21 @@ class Place:
 class Stand:
     """`with Stand(peer, build, cpus) as s:` a sink is up, and the peer in front of it answers."""
 
-    def __init__(self, peer, build, proxy_cpu=0, load_cpu=1, sink_options=(), sessions=0):
-        self.peer, self.place = peer, Place(build, proxy_cpu, load_cpu, peer.name, sessions)
+    def __init__(self, peer, build, proxy_cpu=0, load_cpu=1, sink_options=(), sessions=0, network=Loopback):
+        self.peer, self.place = peer, Place(build, proxy_cpu, load_cpu, peer.name, sessions, network)
         self.sink_options = list(sink_options)
         self.sink = None
 
     def __enter__(self):
         try:
             p = self.place
-            self.sink = subprocess.Popen([p.build + "/ringpost-sink", "--quiet", "--cpu", str(p.load_cpu), "--listen",
-                                          "%s:%d" % (p.upstream_host, p.upstream_port)] + self.sink_options,
-                                         stdout=subprocess.PIPE, text=True)
-            wait_until_answering(p.upstream_port, [self.sink], "the sink")
-            self.peer.start(p)
-            wait_until_answering(self.port, p.processes, self.peer.name)
+            self.sink = subprocess.Popen(p.network.server.prefix + [
+                p.build + "/ringpost-sink", "--quiet", "--cpu", str(p.load_cpu), "--listen",
+                "%s:%d" % (p.upstream_host, p.upstream_port)] + self.sink_options, stdout=subprocess.PIPE, text=True)
+            with p.network.client.inside():
+                wait_until_answering(p.upstream_host, p.upstream_port, [self.sink], "the sink")
+                self.peer.start(p)
+                wait_until_answering(*self.address, p.processes, self.peer.name)
             return self
         except BaseException as e:
             said = self.place.output()
@@ -138,8 +151,10 @@ class Stand:
             raise
 
     @property
-    def port(self):
-        return self.place.port if self.peer.proxy else self.place.upstream_port
+    def address(self):
+        """Where the load goes: (host, port)."""
+        p = self.place
+        return (p.host, p.port) if self.peer.proxy else (p.upstream_host, p.upstream_port)
 
     def __exit__(self, *_):
         self.close()
@@ -164,8 +179,8 @@ class Load:
 
     def __init__(self, stand, arguments, marks=True):
         p = stand.place
-        self.argv = [p.build + "/ringpost-blast", "--json"] + (["--marks"] if marks else []) + [
-            "--cpu", str(p.load_cpu), "--to", "127.0.0.1:%d" % stand.port] + arguments
+        self.argv = p.network.client.prefix + [p.build + "/ringpost-blast", "--json"] + (["--marks"] if marks else []) + [
+            "--cpu", str(p.load_cpu), "--to", "%s:%d" % stand.address] + arguments
         self.p = subprocess.Popen(self.argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
 
     def _line(self, ev, patience_s):
