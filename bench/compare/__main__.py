@@ -11,10 +11,11 @@ import os
 import sys
 import time
 
+import idle
 import machine
 import measure
 from peers import PEERS, Command
-from scenarios import LOAD, RATE, SCENARIOS
+from scenarios import IDLE, LOAD, RATE, SCENARIOS
 
 
 def choose(all_of_them, wanted, what):
@@ -49,7 +50,15 @@ def runs(scenarios, peers, rounds):
                     yield r, s, p
 
 
-KINDS = {LOAD: measure.run, RATE: measure.run}
+KINDS = {LOAD: measure.run, RATE: measure.run, IDLE: idle.run}
+
+
+def in_words(result):
+    if "failed" in result:
+        return result["failed"]
+    if "cpu_ms" in result:
+        return "%.4f ms  %.0f/s" % (result["cpu_ms"], result["rate"])
+    return "%.2f KiB each, %.2f of it the peer's own" % (result["all_kib"], result["user_kib"])
 
 
 def main():
@@ -71,8 +80,7 @@ def main():
             result = KINDS[s.kind](p, s, o)
             put({"ev": "run", "round": r, "scenario": s.name, "peer": p.name, **result})
             left = (time.monotonic() - began) / (i + 1) * (len(todo) - i - 1)
-            print("%3d/%d %-14s %-14s %s  %.0f s left" % (i + 1, len(todo), s.name, p.name, result.get("failed") or
-                  "%.4f ms  %.0f/s" % (result["cpu_ms"], result["rate"]), left), flush=True)
+            print("%3d/%d %-14s %-14s %s  %.0f s left" % (i + 1, len(todo), s.name, p.name, in_words(result), left), flush=True)
 
 
 if __name__ == "__main__":

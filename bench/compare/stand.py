@@ -42,16 +42,19 @@ def wait_until_answering(port, processes, what):
 
 
 class Place:
-    """Where a peer is to run: what `Peer.start()` gets. Ports are on 127.0.0.1 unless `host` says otherwise."""
+    """Where a peer is to run: what `Peer.start()` gets. Ports are on 127.0.0.1 unless `host` says otherwise. A `group` that is
+    given is the caller's, who may let several places share it."""
 
-    def __init__(self, build, cpu, load_cpu, name):
+    def __init__(self, build, cpu, load_cpu, name, sessions=0, group=None):
+        self.sessions = sessions  # at the same time, for peers that have to be told
         self.build, self.cpu, self.load_cpu = os.path.abspath(build), cpu, load_cpu
         self.folder = tempfile.TemporaryDirectory(prefix="ringpost-bench.", ignore_cleanup_errors=True)
         self.dir = self.folder.name
         os.chmod(self.dir, 0o755)  # peers that change their user read their configuration from it
         self.host = self.upstream_host = "127.0.0.1"
         self.port, self.upstream_port = free_port(), free_port()
-        self.group = open_group("ringpost-bench.%d.%s" % (os.getpid(), name))
+        self.group_lent = group is not None
+        self.group = group or open_group("ringpost-bench.%d.%s" % (os.getpid(), name))
         self.processes, self.helpers = [], []
         self.prefix = []  # before each command, such as "ip netns exec proxy"
 
@@ -96,11 +99,12 @@ class Place:
             return ""
 
     def close(self):
-        self.group.end()
-        for p in self.processes:
-            p.wait()
-        for p in self.helpers:
+        ours = self.processes + self.helpers if self.group_lent else self.helpers
+        if not self.group_lent:
+            self.group.end()
+        for p in ours:
             p.terminate()
+        for p in self.processes + self.helpers:
             p.wait()
         self.folder.cleanup()
 
@@ -108,8 +112,8 @@ class Place:
 class Stand:
     """`with Stand(peer, build, cpus) as s:` a sink is up, and the peer in front of it answers."""
 
-    def __init__(self, peer, build, proxy_cpu=0, load_cpu=1, sink_options=()):
-        self.peer, self.place = peer, Place(build, proxy_cpu, load_cpu, peer.name)
+    def __init__(self, peer, build, proxy_cpu=0, load_cpu=1, sink_options=(), sessions=0, group=None):
+        self.peer, self.place = peer, Place(build, proxy_cpu, load_cpu, peer.name, sessions, group)
         self.sink_options = list(sink_options)
         self.sink = None
 
