@@ -78,9 +78,10 @@ struct move {
 /* `left` > 0. Both streams stay open until on_end(): to close one earlier, move_stop() first. */
 void move_start(struct move *m, const struct move_events *ev, enum mover way, struct stream *from,
 	struct stream *to, uint64_t left);
+/* NULL: there is none. */
 static inline bool move_running(const struct move *m)
 {
-	return m->ev != NULL && !m->ended;
+	return m != NULL && m->ev != NULL && !m->ended;
 }
 /* Octets were taken that `to` has not: it is `to` that is waited for. */
 bool move_holds(const struct move *m);

@@ -10,7 +10,9 @@
  * send covers stay where they are until it has completed, whatever happens to the stream.
  *
  * Octets in. One multishot receive, capped where the kernel can. It is re-armed when it has ended
- * (U3), never at once after RING_NOBUFS: such a stream parks until buffers come back (U4).
+ * (U3), never at once after RING_NOBUFS: such a stream parks until buffers come back (U4). Where
+ * nothing is expected a poll takes its place (stream_doze()), in the same operation: an armed
+ * receive has its message header and its poll in memory of their own.
  *
  * Ends. Input and output fail apart from each other: `ended` is the input's, `broken` the output's
  * (U9: after a failed send the number of octets sent is unknown, so nothing more is sent). Closing
@@ -21,6 +23,8 @@
  * happens to a stream, and nothing here touches it afterwards.
  */
 #include "ring/stream.h"
+
+#include <poll.h>
 
 #define SEG_BYTES 512
 #define CELL_BYTES 4096
@@ -539,6 +543,8 @@ uint64_t stream_waited_us(const struct stream *s)
 	return s->waited_us + (s->wait_began_us ? now - s->wait_began_us : 0);
 }
 
+static void doze_done(struct ring_op *op, const struct ring_done *d);
+
 static void arm_recv(struct stream *s)
 {
 	if (!s->want_read || s->ended || s->receiving || !speaks(s))
@@ -546,9 +552,14 @@ static void arm_recv(struct stream *s)
 	if (ring_op_armed(&s->recv_op) || ring_op_armed(&s->dial_op) ||
 		list_linked(&s->parked_node))
 		return;
+	stream_wait_begin(s);
+	if (s->dozing) {
+		s->recv_op.done = doze_done;
+		ring_poll(s->core->ring, &s->recv_op, s->fd, POLLIN);
+		return;
+	}
 	ring_recv(s->core->ring, &s->recv_op, s->fd,
 		plenty(s->core) ? STREAM_RECV_CAP_BYTES : STREAM_RECV_SCARCE_BYTES);
-	stream_wait_begin(s);
 }
 
 static void tell_quiet(struct stream *s)
@@ -607,12 +618,28 @@ static void recv_done(struct ring_op *op, const struct ring_done *d)
 	stream_wait_end(s);
 	if (d->more)
 		stream_wait_begin(s);
+	if (d->res != RING_CANCELED)
+		s->dozing = false;
 	s->receiving = !d->more;
 	s->bytes_in += d->data.n;
 	if (d->data.n > 0 && speaks(s) && !s->ended)
 		s->ev->on_bytes(s, d->data, d->buf_held ? (int32_t)d->buf : -1);
 	if (!d->more)
 		recv_ended(s, d->res);
+}
+
+static void doze_done(struct ring_op *op, const struct ring_done *d)
+{
+	op->done = recv_done;
+	recv_done(op, d);
+}
+
+void stream_doze(struct stream *s)
+{
+	if (s->dozing || s->cancelling || !s->want_read || !ring_op_armed(&s->recv_op))
+		return;
+	s->dozing = s->cancelling = true;
+	ring_cancel(s->core->ring, &s->recv_op);
 }
 
 void stream_read(struct stream *s, bool on)
@@ -624,6 +651,7 @@ void stream_read(struct stream *s, bool on)
 	if (!speaks(s) || s->ended || s->want_read == on)
 		return;
 	s->want_read = on;
+	s->dozing = false;
 	if (on) {
 		s->quiet_owed = false;
 		arm_recv(s);

@@ -86,6 +86,7 @@ struct stream {
 	uint16_t pins;		      /* operations of others (movers) on this descriptor */
 	bool want_read : 1;
 	bool cancelling : 1;
+	bool dozing : 1;  /* what is to be armed, when the receive has ended, is a poll */
 	bool ended : 1;	  /* on_end was (or will not be) given */
 	bool blocked : 1; /* was above high, or the socket was full */
 	bool broken : 1;
@@ -133,6 +134,9 @@ enum ring_res stream_dial(struct stream *s, struct streams *ss, const struct str
  * most twice STREAM_RECV_CAP_BYTES where the kernel caps receives, else what is already completed.
  */
 void stream_read(struct stream *s, bool on);
+/* A hint: nothing is likely to come soon. If the stream reads, it waits with a poll from now on,
+ * for which the kernel keeps 256 octets and not 864; the first octets end that, a moment later. */
+void stream_doze(struct stream *s);
 static inline bool stream_quiet(const struct stream *s)
 {
 	return !s->want_read && !ring_op_armed(&s->recv_op) && !list_linked(&s->parked_node);

@@ -13,13 +13,14 @@ import sys
 import time
 
 import far
+import idle
 import machine
 import measure
 import plots
 import report
 from check import check_all
 from peers import PEERS, Command
-from scenarios import FAR, LOAD, RATE, SCENARIOS
+from scenarios import FAR, IDLE, LOAD, RATE, SCENARIOS
 
 
 def choose(all_of_them, wanted, what, quick):
@@ -76,10 +77,10 @@ def brief(result):
         return result["failed"].splitlines()[0][:100]
     if "cpu_ms" in result:
         return "%.4f ms  %.0f/s" % (result["cpu_ms"], result["rate"])
-    return "%.2f KiB each" % result["all_kib"] if result.get("all_kib") else "%.2f KiB of its own each" % result["user_kib"]
+    return "%.2f KiB each, %.2f of it the peer's own" % (result["all_kib"], result["user_kib"])
 
 
-KINDS = {LOAD: measure.run, RATE: measure.run, FAR: far.run}
+KINDS = {LOAD: measure.run, RATE: measure.run, IDLE: idle.run, FAR: far.run}
 
 
 def end(*_):

@@ -61,7 +61,7 @@ SCENARIOS = [
     _bdat("1m", 20),
     _bdat("10m", 10),
     Scenario("idle-1000", "1,000 idle sessions behind EHLO", IDLE, sessions=1000, quick=True),
-    Scenario("idle-10000", "10,000 idle sessions behind EHLO", IDLE, sessions=9900),
+    Scenario("idle-10000", "10,000 idle sessions behind EHLO", IDLE, sessions=10000),
     Scenario("idle-100000", "100,000 idle sessions behind EHLO", IDLE, sessions=100000),
     Scenario("far-10k", "20 ms, MTU 1500, 0.1 % loss: new connections, 10 KB, 200 at once", FAR,
              "--connections 200 --per-connection 1 --size 10k", 4),

@@ -57,9 +57,10 @@ class Loopback:
 
 
 class Place:
-    """Where a peer is to run: what `Peer.start()` gets. Ports are on 127.0.0.1 unless `host` says otherwise."""
+    """Where a peer is to run: what `Peer.start()` gets. Ports are on 127.0.0.1 unless `host` says otherwise. A `group` that is
+    given is the caller's, who may let several places share it."""
 
-    def __init__(self, build, cpu, load_cpu, name, sessions=0, network=Loopback):
+    def __init__(self, build, cpu, load_cpu, name, sessions=0, group=None, network=Loopback):
         self.sessions = max(sessions + SPARE, SESSIONS)
         self.descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.build, self.cpu, self.load_cpu = os.path.abspath(build), cpu, load_cpu
@@ -69,7 +70,8 @@ class Place:
         self.network = network
         self.host, self.upstream_host = network.proxy.address, network.server.address
         self.port, self.upstream_port = free_port(), free_port()
-        self.group = open_group("ringpost-bench.%d.%s" % (os.getpid(), name))
+        self.group_lent = group is not None
+        self.group = group or open_group("ringpost-bench.%d.%s" % (os.getpid(), name))
         self.processes, self.helpers = [], []
 
     def template(self, name, **more):
@@ -115,11 +117,12 @@ class Place:
             return ""
 
     def close(self):
-        self.group.end()
-        for p in self.processes:
-            p.wait()
-        for p in self.helpers:
+        ours = self.processes + self.helpers if self.group_lent else self.helpers
+        if not self.group_lent:
+            self.group.end()
+        for p in ours:
             p.terminate()
+        for p in self.processes + self.helpers:
             p.wait()
         self.folder.cleanup()
 
@@ -127,8 +130,9 @@ class Place:
 class Stand:
     """`with Stand(peer, build, cpus) as s:` a sink is up, and the peer in front of it answers."""
 
-    def __init__(self, peer, build, proxy_cpu=0, load_cpu=1, sink_options=(), sessions=0, network=Loopback):
-        self.peer, self.place = peer, Place(build, proxy_cpu, load_cpu, peer.name, sessions, network)
+    def __init__(self, peer, build, proxy_cpu=0, load_cpu=1, sink_options=(), sessions=0, group=None,
+                 network=Loopback):
+        self.peer, self.place = peer, Place(build, proxy_cpu, load_cpu, peer.name, sessions, group, network)
         self.sink_options = list(sink_options)
         self.sink = None
 

@@ -427,7 +427,7 @@ static bool too_early_to_tell(const struct session *s, const struct smtp_reply *
 	const struct slot *slot = queue_head(s);
 
 	return slot && slot->out_mark == UINT64_MAX && r->code < 400 && s->phase == PHASE_CHUNK &&
-	       move_running(&s->up) && s->up.left == 0;
+	       move_running(s->up) && s->up->left == 0;
 }
 
 /* Before the end of a message that was kept has left. */

@@ -140,7 +140,7 @@ static void chunk_done(struct session *s);
 /* The mover has let go of the client: what it had not taken is swallowed. */
 static void swallow_left(struct session *s)
 {
-	s->chunk_left = s->up.left;
+	s->chunk_left = s->up ? s->up->left : 0; /* an empty chunk has no move */
 	if (s->chunk_left == 0)
 		chunk_done(s);
 }
@@ -174,8 +174,8 @@ void body_link_lost(struct session *s)
 		start_swallowing(s, &sess_replies[REPLY_LOST]);
 	} else if (s->phase == PHASE_CHUNK && s->fate == BODY_PASS) {
 		s->fate = BODY_SWALLOW; /* answered in its slot */
-		if (move_running(&s->up))
-			move_stop(&s->up);
+		if (move_running(s->up))
+			move_stop(s->up);
 		else
 			swallow_left(s);
 	}
@@ -581,8 +581,8 @@ static void mark_chunk(struct session *s)
 
 void chunk_leave(struct session *s)
 {
-	if (s->phase == PHASE_CHUNK && s->fate == BODY_PASS && move_running(&s->up) &&
-		move_maybe_done(&s->up))
+	if (s->phase == PHASE_CHUNK && s->fate == BODY_PASS && move_running(s->up) &&
+		move_maybe_done(s->up))
 		mark_chunk(s);
 }
 
@@ -665,6 +665,19 @@ static enum mover mover_for(const struct session *s)
 							       : s->lis->upstream->mover;
 }
 
+static void start_move(struct session *s, struct move **m, enum mover way, struct stream *from,
+	struct stream *to, uint64_t n)
+{
+	if (!*m) {
+		struct sess_move *sm = slab_get(&s->core->moves);
+
+		ASSERT(sm); /* there are two for each session */
+		sm->s = s;
+		*m = &sm->move;
+	}
+	move_start(*m, &body_move_events, way, from, to, n);
+}
+
 void chunk_begin(
 	struct session *s, uint64_t n, enum body_fate fate, const struct local_reply *reply)
 {
@@ -677,7 +690,7 @@ void chunk_begin(
 	if (n == 0)
 		chunk_done(s);
 	else if (fate == BODY_PASS)
-		move_start(&s->up, &body_move_events, mover_for(s), &s->cli, &s->link->st, n);
+		start_move(s, &s->up, mover_for(s), &s->cli, &s->link->st, n);
 	sess_client_turn(s);
 }
 
@@ -687,7 +700,7 @@ static size_t swallow_chunk(struct session *s, struct span in)
 
 	/* A mover that is being stopped still reads the socket: what comes after it is counted
 	 * then. */
-	if (move_running(&s->up))
+	if (move_running(s->up))
 		return 0;
 	s->chunk_left -= n;
 	sess_client_turn(s);
@@ -704,7 +717,7 @@ size_t chunk_take(struct session *s, struct span in, int32_t buf)
 		return keep_chunk(s, in);
 	if (must_wait(s))
 		return 0;
-	size_t n = move_bytes(&s->up, in, buf);
+	size_t n = move_bytes(s->up, in, buf);
 
 	if (s->txn) {
 		s->txn->bytes += n;
@@ -712,7 +725,7 @@ size_t chunk_take(struct session *s, struct span in, int32_t buf)
 			sess_show(s, span_of(in.p, n));
 	}
 	sess_client_turn(s);
-	if (!move_running(&s->up))
+	if (!move_running(s->up))
 		chunk_done(s);
 	return n;
 }
@@ -721,11 +734,10 @@ size_t chunk_take(struct session *s, struct span in, int32_t buf)
 
 static struct session *move_session(struct move *m, bool *is_up)
 {
-	/* Both moves are embedded; `from` tells which one it is. */
-	struct session *s = CONTAINER_OF(m, struct session, up);
+	struct session *s = CONTAINER_OF(m, struct sess_move, move)->s;
 
-	*is_up = m->from == &s->cli;
-	return *is_up ? s : CONTAINER_OF(m, struct session, down);
+	*is_up = m == s->up;
+	return s;
 }
 
 static void moved(struct move *m, uint64_t n)
@@ -776,7 +788,7 @@ void opaque_begin(struct session *s)
 	s->phase = PHASE_OPAQUE;
 	s->opaque_mark = s->cli.bytes_out + stream_backlog(&s->cli);
 	STAT_INC(s->core->stats, starttls_passed);
-	move_start(&s->down, &body_move_events, way, &s->link->st, &s->cli, MOVE_OPAQUE);
+	start_move(s, &s->down, way, &s->link->st, &s->cli, MOVE_OPAQUE);
 	sess_client_turn(s);
 }
 
@@ -789,8 +801,7 @@ void opaque_open(struct session *s)
 		return;
 	}
 	s->up_open = true;
-	move_start(&s->up, &body_move_events, s->lis->upstream->mover, &s->cli, &s->link->st,
-		MOVE_OPAQUE);
+	start_move(s, &s->up, s->lis->upstream->mover, &s->cli, &s->link->st, MOVE_OPAQUE);
 }
 
 /* What came before the 220 had left was not said by somebody who had read it: it would be taken for
@@ -804,5 +815,5 @@ size_t opaque_take(struct session *s, struct span in, int32_t buf)
 		sess_end(s, END_INJECTION);
 		return in.n;
 	}
-	return move_running(&s->up) ? move_bytes(&s->up, in, buf) : in.n;
+	return move_running(s->up) ? move_bytes(s->up, in, buf) : in.n;
 }

@@ -76,6 +76,7 @@ bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct s
 	       slab_init(&c->sessions, "sessions", sizeof(struct session), n) &&
 	       slab_init(&c->txns, "transactions", sizeof(struct txn), 4 * n) &&
 	       slab_init(&c->queues, "queues", QUEUE_SLOTS * sizeof(struct slot), n) &&
+	       slab_init(&c->moves, "moves", sizeof(struct sess_move), 2 * n) &&
 	       hold_core_init(c, conf, cc);
 }
 
@@ -91,6 +92,7 @@ void sess_core_fini(struct sess_core *c)
 	ASSERT(sess_none_left(c));
 	slab_fini(&c->helds);
 	spools_fini(&c->spools);
+	slab_fini(&c->moves);
 	slab_fini(&c->queues);
 	slab_fini(&c->txns);
 	slab_fini(&c->sessions);
@@ -137,7 +139,7 @@ static void record_end(struct session *s)
 		log_cstr(&rec, "auth", s->auth_mech);
 		log_u64(&rec, "auth_code", s->auth_code);
 	}
-	if (s->up.ev && s->up.left == MOVE_OPAQUE)
+	if (s->up_open)
 		log_bool(&rec, "tls_opaque", true);
 	log_cstr(&rec, "reason", sess_ends[s->end].word);
 	log_cstr(&rec, "cause", s->cause);
@@ -366,10 +368,10 @@ void sess_reset_upstream(struct session *s)
 
 static void stop_moves(struct session *s)
 {
-	if (move_running(&s->up))
-		move_stop(&s->up);
-	if (move_running(&s->down))
-		move_stop(&s->down);
+	if (move_running(s->up))
+		move_stop(s->up);
+	if (move_running(s->down))
+		move_stop(s->down);
 }
 
 /* A transaction that the lost upstream had not taken yet never was; one that it had cannot go on.
@@ -476,8 +478,8 @@ static void link_drained(void *who)
 {
 	struct session *s = who;
 
-	if (move_running(&s->up))
-		move_to_drained(&s->up);
+	if (move_running(s->up))
+		move_to_drained(s->up);
 	/* Replies are due from when their commands have left. */
 	if (link_up(s->link))
 		queue_await(s);
@@ -488,8 +490,8 @@ static void link_opaque(void *who, struct span data, int32_t buf)
 {
 	struct session *s = who;
 
-	if (s->phase == PHASE_OPAQUE && move_running(&s->down))
-		(void)move_bytes(&s->down, data, buf);
+	if (s->phase == PHASE_OPAQUE && move_running(s->down))
+		(void)move_bytes(s->down, data, buf);
 	sess_client_turn(s);
 	sess_step(s);
 }
@@ -498,8 +500,8 @@ static void link_opaque_end(void *who, enum ring_res why)
 {
 	struct session *s = who;
 
-	if (move_running(&s->down))
-		move_from_end(&s->down, why);
+	if (move_running(s->down))
+		move_from_end(s->down, why);
 	sess_step(s);
 }
 
@@ -507,16 +509,16 @@ static void link_quiet(void *who)
 {
 	struct session *s = who;
 
-	if (move_running(&s->down))
-		move_from_quiet(&s->down);
+	if (move_running(s->down))
+		move_from_quiet(s->down);
 }
 
 static void link_broken(void *who, enum ring_res why)
 {
 	struct session *s = who;
 
-	if (move_running(&s->up))
-		move_to_broken(&s->up, why);
+	if (move_running(s->up))
+		move_to_broken(s->up, why);
 	if (why == RING_NOMEM)
 		STAT_INC(s->core->stats, limit_memory);
 	if (s->phase == PHASE_OPAQUE)
@@ -612,6 +614,12 @@ void sess_client_gone(struct session *s, enum sess_end why)
 	stream_close(&s->cli);
 }
 
+static void put_move(struct sess_core *c, struct move *m)
+{
+	if (m != NULL)
+		slab_put(&c->moves, CONTAINER_OF(m, struct sess_move, move));
+}
+
 void sess_free(struct session *s)
 {
 	struct sess_core *c = s->core;
@@ -619,12 +627,14 @@ void sess_free(struct session *s)
 	leave_hooks(s);
 	stash_clear(&s->auth_asked, &c->stashes);
 	stash_clear(&s->auth_name, &c->stashes);
-	ASSERT(s->q_count == 0 && !s->txn && !move_running(&s->up) && !move_running(&s->down));
+	ASSERT(s->q_count == 0 && !s->txn && !move_running(s->up) && !move_running(s->down));
 	record_end(s);
 	timer_stop(&c->timers, &s->timer);
 	list_remove(&s->node);
 	c->admission.release(c->admission.arg, &s->client);
 	STAT_DEC(c->stats, sessions_now);
+	put_move(c, s->up);
+	put_move(c, s->down);
 	slab_put(&c->sessions, s);
 }
 
@@ -649,8 +659,8 @@ static void client_end(struct stream *st, enum ring_res why)
 {
 	struct session *s = of_client(st);
 
-	if (move_running(&s->up))
-		move_from_end(&s->up, why);
+	if (move_running(s->up))
+		move_from_end(s->up, why);
 	s->client_eof = true;
 	if (s->phase != PHASE_OPAQUE && why != RING_EOF && s->end == END_NONE)
 		sess_client_gone(s, END_CLIENT_RESET);
@@ -661,16 +671,16 @@ static void client_quiet(struct stream *st)
 {
 	struct session *s = of_client(st);
 
-	if (move_running(&s->up))
-		move_from_quiet(&s->up);
+	if (move_running(s->up))
+		move_from_quiet(s->up);
 }
 
 static void client_drained(struct stream *st)
 {
 	struct session *s = of_client(st);
 
-	if (move_running(&s->down))
-		move_to_drained(&s->down);
+	if (move_running(s->down))
+		move_to_drained(s->down);
 	sess_step(s);
 }
 
@@ -678,8 +688,8 @@ static void client_broken(struct stream *st, enum ring_res why)
 {
 	struct session *s = of_client(st);
 
-	if (move_running(&s->down))
-		move_to_broken(&s->down, why);
+	if (move_running(s->down))
+		move_to_broken(s->down, why);
 	sess_client_gone(s, why == RING_NOMEM ? END_MEMORY : END_CLIENT_RESET);
 	sess_step(s);
 }

@@ -31,7 +31,7 @@ struct sess_core {
 	struct upstreams upstreams;
 	struct hook_core hooks;
 	struct spools spools; /* of messages that are kept */
-	struct slab sessions, txns, queues, helds;
+	struct slab sessions, txns, queues, moves, helds;
 	uint64_t hold_message_max;
 	struct ring_addr event_server; /* of the event that hooks are asked about now */
 	struct list all;	       /* of struct session */

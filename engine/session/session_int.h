@@ -181,6 +181,12 @@ struct txn {
 	uint8_t from[255], to[255], text[TXN_TEXT_MAX], enhanced[12];
 };
 
+/* Large, and most sessions never need one: leased from the first use to the session's end. */
+struct sess_move {
+	struct move move;
+	struct session *s;
+};
+
 struct session {
 	struct sess_core *core;
 	const struct conf_listener *lis;
@@ -196,7 +202,7 @@ struct session {
 	struct inq inq;	   /* waits */
 	struct stash line; /* an unfinished command line */
 	size_t line_seen;
-	struct move up, down;		      /* BDAT octets; opaque octets each way */
+	struct move *up, *down;		      /* BDAT octets; opaque octets each way */
 	const struct local_reply *body_reply; /* what the end of a swallowed DATA is answered */
 	uint64_t chunk_left;		      /* BDAT octets still to swallow */
 	uint64_t opaque_mark;		      /* cli.bytes_out that means "the 220 has left" */

@@ -14,6 +14,7 @@
 #define PRESSURE_COMMAND_MS 10000u
 #define PRESSURE_LOOK_MS 5000u /* at the rate of a body, whether anything comes or not */
 #define LINGER_MS 2000
+#define DOZE_MS 5000u /* of silence: see stream_doze() */
 
 void sess_client_turn(struct session *s)
 {
@@ -192,10 +193,10 @@ static void settle_reading(struct session *s)
 	struct link *l = s->link;
 	bool reading = s->cli.want_read;
 
-	if (!move_reads(&s->up))
+	if (!move_reads(s->up))
 		stream_read(&s->cli, !s->client_eof && s->inq.bytes < INQ_PAUSE_BYTES &&
 					     (!l || l->state < LINK_UP || room(&l->st, reading)));
-	if (l && l->state >= LINK_GREETING && !move_reads(&s->down))
+	if (l && l->state >= LINK_GREETING && !move_reads(s->down))
 		stream_read(&l->st, !l->held && room(&s->cli, l->st.want_read));
 }
 
@@ -204,7 +205,7 @@ static bool upstream_blocked(const struct session *s)
 {
 	if (!s->link || !link_up(s->link))
 		return false;
-	return !stream_flushed(&s->link->st) || (move_running(&s->up) && move_holds(&s->up));
+	return !stream_flushed(&s->link->st) || (move_running(s->up) && move_holds(s->up));
 }
 
 /* How long the phase may stand still: because of the client, or, in a body that the upstream does
@@ -260,6 +261,22 @@ static uint32_t client_patience_ms(const struct session *s)
 	return phase ? MIN_OF(phase, send) : send;
 }
 
+/* Everybody has said what was to be said: the client may be silent for long. */
+static bool resting(const struct session *s)
+{
+	return (s->phase == PHASE_COMMAND || s->phase == PHASE_OPAQUE) && !s->client_gone &&
+	       !upstream_blocked(s) && phase_patience_ms(s) != 0;
+}
+
+static void settle_doze(struct session *s)
+{
+	if (!resting(s) || sess_now_ms(s) < s->client_since_ms + DOZE_MS)
+		return;
+	stream_doze(&s->cli);
+	if (s->link)
+		stream_doze(&s->link->st);
+}
+
 static uint64_t client_deadline_ms(struct session *s)
 {
 	uint32_t patience = client_patience_ms(s);
@@ -273,6 +290,8 @@ static uint64_t client_deadline_ms(struct session *s)
 		at = MIN_OF(at, now + PRESSURE_LOOK_MS);
 	if (s->penalty_until_ms > now)
 		at = MIN_OF(at, s->penalty_until_ms);
+	if (s->client_since_ms + DOZE_MS > now && resting(s))
+		at = MIN_OF(at, s->client_since_ms + DOZE_MS);
 	return at;
 }
 
@@ -316,7 +335,7 @@ static void linger(struct session *s)
 
 bool sess_over(const struct session *s)
 {
-	return !s->client_open && !s->link && !move_running(&s->up) && !move_running(&s->down);
+	return !s->client_open && !s->link && !move_running(s->up) && !move_running(s->down);
 }
 
 /* Nobody is there any more and the last reply came: the link can go. */
@@ -363,6 +382,7 @@ void sess_step(struct session *s)
 		return;
 	}
 	settle_reading(s);
+	settle_doze(s);
 	settle_timer(s);
 	/* Nothing is queued, no question is open (what a hook has said to it may still be the
 	 * answer), and what is being built neither was refused nor is thrown away. */

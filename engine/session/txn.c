@@ -205,7 +205,7 @@ bool txn_committed(const struct session *s, const struct slot *slot)
 	if (!s->link)
 		return false;
 	if (slot->out_mark == UINT64_MAX)
-		return move_running(&s->up) && move_maybe_done(&s->up);
+		return move_running(s->up) && move_maybe_done(s->up);
 	return stream_maybe_out(&s->link->st) >= slot->out_mark;
 }
 

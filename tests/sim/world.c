@@ -66,11 +66,12 @@ static struct world *current;
 void *__real_slab_get(struct slab *s);
 void *__wrap_slab_get(struct slab *s);
 
-/* Not those whose users have made sure that something is left: there is a queue for each session by
- * construction, and the room in cells is counted before they are taken. */
+/* Not those whose users have made sure that something is left: there are a queue and two moves for
+ * each session by construction, and the room in cells is counted before they are taken. */
 static bool may_run_out(const struct slab *s)
 {
-	return strcmp(s->name, "queues") != 0 && strcmp(s->name, "cells") != 0;
+	return strcmp(s->name, "queues") != 0 && strcmp(s->name, "moves") != 0 &&
+	       strcmp(s->name, "cells") != 0;
 }
 
 void *__wrap_slab_get(struct slab *s)

@@ -579,6 +579,116 @@ BED_TEST(stream, reading_off_and_on)
 	bed_close(&bed);
 }
 
+static struct node *dozing_node(int fd[2])
+{
+	struct node *n;
+
+	tcp_pair(fd, 0);
+	n = node_adopt(&bed, &ta, fd[0]);
+	stream_read(&n->s, true);
+	bed_turn(&bed);
+	BED_CALL(&bed, stream_doze(&n->s));
+	BED_CALL(&bed, stream_doze(&n->s));
+	BED_UNTIL(&bed, !n->s.cancelling, (void)0);
+	return n;
+}
+
+static uint64_t receives(void)
+{
+	return ring_stats(bed.r)->rearms;
+}
+
+BED_TEST(stream, a_dozing_stream_has_no_receive_until_something_comes)
+{
+	struct node *n;
+	int fd[2];
+
+	open_bed();
+	n = dozing_node(fd);
+	cr_assert_eq(receives(), 1);
+	cr_assert_eq(ring_stats(bed.r)->cancels, 1);
+	for (size_t i = 0; i < 3; i++) {
+		cr_assert_eq(write(fd[1], "abc", 3), 3);
+		BED_UNTIL(&bed, ta.in.n == 3 * (i + 1), (void)0);
+		cr_assert_eq(receives(), 2 + i);
+		BED_CALL(&bed, stream_doze(&n->s));
+		BED_UNTIL(&bed, !n->s.cancelling, (void)0);
+	}
+	cr_assert_eq(receives(), 4);
+	close(fd[1]);
+	BED_UNTIL(&bed, ta.ends == 1, (void)0);
+	cr_assert_eq(ta.end_res, RING_EOF);
+	cr_assert_eq(ta.quiets, 0);
+	BED_CALL(&bed, stream_doze(&n->s));
+	close_node(n);
+	bed_close(&bed);
+}
+
+BED_TEST(stream, a_dozing_stream_can_be_told_not_to_read)
+{
+	struct node *n;
+	int fd[2];
+
+	open_bed();
+	n = dozing_node(fd);
+	BED_CALL(&bed, stream_read(&n->s, false));
+	BED_UNTIL(&bed, ta.quiets == 1, (void)0);
+	BED_CALL(&bed, stream_doze(&n->s)); /* nothing to doze with */
+	cr_assert_eq(write(fd[1], "abc", 3), 3);
+	turns(5);
+	cr_assert_eq(ta.in.n, 0);
+	stream_read(&n->s, true);
+	BED_UNTIL(&bed, ta.in.n == 3, (void)0);
+	cr_assert_eq(receives(), 2);
+	close_node(n);
+	close(fd[1]);
+	bed_close(&bed);
+}
+
+BED_TEST(stream, dozing_while_octets_come_loses_nothing)
+{
+	enum { N = 500 };
+	struct node *n;
+	int fd[2];
+
+	open_bed();
+	n = dozing_node(fd);
+	for (unsigned i = 0; i < N; i++) {
+		cr_assert_eq(write(fd[1], "d", 1), 1);
+		if (i % 3 == 0)
+			bed_turn(&bed);
+		BED_CALL(&bed, stream_doze(&n->s));
+		if (i % 5 == 0)
+			bed_turn(&bed);
+	}
+	BED_UNTIL(&bed, ta.in.n == N, (void)0);
+	close_node(n);
+	close(fd[1]);
+	bed_close(&bed);
+}
+
+BED_TEST(stream, dozing_streams_send_and_close)
+{
+	struct pile got = {0};
+	struct node *n;
+	int fd[2];
+
+	open_bed();
+	n = dozing_node(fd);
+	stream_put(&n->s, SPAN_LIT("hello"));
+	BED_UNTIL(&bed, got.n == 5, peer_read(fd[1], &got, 99));
+	cr_assert_eq(receives(), 1);
+	close_node(n); /* while the poll is armed */
+	close(fd[1]);
+	n = dozing_node(fd);
+	fd_reset_close(fd[1]);
+	BED_UNTIL(&bed, ta.ends == 1, (void)0);
+	cr_assert_eq(ta.end_res, RING_RESET);
+	close_node(n);
+	pile_free(&got);
+	bed_close(&bed);
+}
+
 static void toggle(struct node *n, struct span data, int32_t buf)
 {
 	pile_add(&n->t->in, data.p, data.n);
@@ -1340,6 +1450,10 @@ static void chaos_step(struct chaos *c, const uint8_t *src)
 	case 4:
 	case 5:
 		stream_read(&c->n[i]->s, rnd(&seed) % 2);
+		break;
+	case 6:
+	case 7:
+		stream_doze(&c->n[i]->s);
 		break;
 	default:
 		if (c->peer[i] >= 0) {
