@@ -54,6 +54,11 @@ def shares(sessions, most):
     return [sessions // copies + (i < sessions % copies) for i in range(copies)]
 
 
+def sockets(pid):
+    folder = "/proc/%d/fd" % pid
+    return sum(os.readlink("%s/%s" % (folder, fd)).startswith("socket:") for fd in os.listdir(folder))
+
+
 class Sleepers:
     """A ringpost-blast whose sessions say EHLO and nothing else; `opened` of those that were asked for."""
 
@@ -80,8 +85,7 @@ class Sleepers:
 
     def alive(self):
         """Its sockets: it closes one as soon as the other side does."""
-        folder = "/proc/%d/fd" % self.p.pid
-        return sum(os.readlink("%s/%s" % (folder, fd)).startswith("socket:") for fd in os.listdir(folder))
+        return sockets(self.p.pid)
 
     def end(self):
         self.p.terminate()
@@ -227,6 +231,7 @@ def measure(peer, options, group, each):
         # Only now: the sinks' rings keep operations that they have used for the next.
         time.sleep(SILENCE_S)
         before, began = settled(group), time.monotonic()
+        others = sum(sockets(s.sink.pid) for s in stands)
         held = stack.enter_context(asleep(stands, entrances, each))
         opening_s = time.monotonic() - began
         time.sleep(SILENCE_S)
@@ -237,7 +242,11 @@ def measure(peer, options, group, each):
         for w in witnesses:
             w.end()
         user, charged, slabs = each_of(alive, before, after)
-        kernel = slabs - each_of(sum(each), before, without_peer)[2] if slabs is not None else charged
+        if slabs is not None:
+            # Of the load's and the sink's share the latter only as far as the peer has connected upstream.
+            upstream = sum(sockets(s.sink.pid) for s in stands) - others
+            slabs -= each_of(sum(each), before, without_peer)[2] * (alive + upstream) / (2 * alive)
+        kernel = slabs if slabs is not None else charged
         pids = group.pids()
         return {"sessions": sum(each), "alive": alive, "copies": len(each), "processes": len(pids), "threads": threads(pids),
                 "user_kib": user, "kernel_kib": kernel, "all_kib": user + (kernel or 0), "charged_kib": charged,
