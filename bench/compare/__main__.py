@@ -66,7 +66,7 @@ def arguments():
 
 def runs(scenarios, peers, rounds):
     for r in range(rounds):
-        for s in scenarios:
+        for s in (s for s in scenarios if not s.rounds or r < s.rounds):
             for p in peers:
                 if not p.unfit(s):
                     yield r, s, p

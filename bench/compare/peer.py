@@ -36,6 +36,7 @@ class Peer:
     no_bdat = ""       # why it takes no BDAT
     sessions_max = 0   # the most sessions at once that it is asked to hold (0: any number), and why
     sessions_why = ""
+    like = ""          # the peer that it is a variant of, where that makes no difference to idle sessions
     slow = False       # cannot follow the schedules of the latency scenarios on one core
     # Figures over a whole load, until nothing is under way, in place of a window of it: where so few messages end in a
     # window that its edges count, and where messages are delivered behind their acceptance.
@@ -63,6 +64,8 @@ class Peer:
             return "one core of it cannot follow the schedule"
         if scenario.kind == IDLE and not self.proxy:
             return "no proxy"
+        if scenario.kind == IDLE and self.like:
+            return "holds idle sessions as %s does" % self.like
         return None
 
     def start(self, place):

@@ -54,6 +54,7 @@ class Ringpost(Peer):
 
 class RingpostBare(Ringpost):
     name = "ringpost-bare"
+    like = "ringpost"
     what = "without a hook"
     hooks, asked = False, ""
 
@@ -90,12 +91,14 @@ class HAProxy(Peer):
 
 class HAProxySplice(HAProxy):
     name = "haproxy-splice"
+    like = "haproxy"
     what = "TCP mode with splice-auto"
     options = "option splice-auto"
 
 
 class HAProxy64k(HAProxy):
     name = "haproxy-64k"
+    like = "haproxy"
     what = "TCP mode with buffers of 64k: large mail is cheaper, each busy session larger"
     buffer = 65536
 
@@ -140,6 +143,7 @@ class NginxStream(Nginx):
 
 class NginxStream64k(NginxStream):
     name = "nginx-stream-64k"
+    like = "nginx-stream"
     what = "stream module with buffers of 64k: large mail is cheaper, each session larger"
     buffer = "64k"
 
@@ -159,6 +163,7 @@ class NginxMail(Nginx):
 
 class NginxMail4k(NginxMail):
     name = "nginx-mail-4k"
+    like = "nginx-mail"
     what = "mail module with its default buffer: bodies beyond it wait for acknowledgements"
     buffer = "4k"
 

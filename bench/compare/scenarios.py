@@ -16,6 +16,7 @@ class Scenario:
     bdat: bool = False
     sessions: int = 0
     quick: bool = False   # part of `make bench`, too
+    rounds: int = 0       # no more than so many (0: all): long, and steady
 
     @property
     def at_once(self):
@@ -61,8 +62,8 @@ SCENARIOS = [
     _bdat("1m", 20),
     _bdat("10m", 10),
     Scenario("idle-1000", "1,000 idle sessions behind EHLO", IDLE, sessions=1000, quick=True),
-    Scenario("idle-10000", "10,000 idle sessions behind EHLO", IDLE, sessions=10000),
-    Scenario("idle-100000", "100,000 idle sessions behind EHLO", IDLE, sessions=100000),
+    Scenario("idle-10000", "10,000 idle sessions behind EHLO", IDLE, sessions=10000, rounds=2),
+    Scenario("idle-100000", "100,000 idle sessions behind EHLO", IDLE, sessions=100000, rounds=1),
     Scenario("far-10k", "20 ms, MTU 1500, 0.1 % loss: new connections, 10 KB, 200 at once", FAR,
              "--connections 200 --per-connection 1 --size 10k", 4),
     Scenario("far-1m", "20 ms, MTU 1500, 0.1 % loss: new connections, 1 MB, 50 at once", FAR,
