@@ -284,26 +284,24 @@ install: all                             ## the program, ringpost.h and ringpost
 	install -m 644 $(B)/ringpost.pc $(DESTDIR)$(LIBDIR)/pkgconfig/ringpost.pc
 .PHONY: install
 
-BENCH_SO := $(patsubst %,$(B)/tests/plugins/%.so,observe decide-rcpt later octets)
+BENCH_SO    := $(patsubst %,$(B)/tests/plugins/%.so,observe decide-rcpt later octets)
+BENCH_BUILD := $(MAKE) --no-print-directory -s all $(BENCH_SO)
 bench: need-bench                        ## ringpost beside its peers: CPU per message, latency, memory; tables and pictures in build/bench; under 10 minutes
-	@$(MAKE) --no-print-directory -s all $(BENCH_SO)
+	@$(BENCH_BUILD)
 	@python3 -B bench/compare --build $(B) --quick $(BENCH)
 bench-full: need-bench                   ## the same with all peers and scenarios: an hour (BENCH="--rounds 5 --peers ... --scenarios ...")
-	@$(MAKE) --no-print-directory -s all $(BENCH_SO)
+	@$(BENCH_BUILD)
 	@python3 -B bench/compare --build $(B) $(BENCH)
-.PHONY: bench-full
+bench-check: need-bench                  ## do the peers of the bench bring whole messages to the sink? (PEERS="haproxy ..." SCENARIOS="new-1k ...")
+	@$(BENCH_BUILD)
+	@python3 -B bench/compare --build $(B) --check $(if $(PEERS),--peers $(PEERS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS))
 bench-hooks: need-build                  ## what hooks cost: CPU per message with each kind; questions that stay open (MODES="cost pending")
-	@$(MAKE) --no-print-directory -s all $(BENCH_SO)
-	@python3 -B bench/hooks.py --build $(B) $(MODES)
+	@$(BENCH_BUILD)
+	@python3 -B bench/hooks --build $(B) $(MODES)
 bench-micro: need-build                  ## CPU time of single calls: scanner, parsers, log records, whole sessions without a kernel (MICRO="--filter scan")
 	@$(MAKE) --no-print-directory -s $(B)/ringpost-micro
 	@$(B)/ringpost-micro $(MICRO)
-.PHONY: bench-hooks bench-micro
-
-bench-check: need-bench                  ## do the peers of the bench bring whole messages to the sink? (PEERS="haproxy ..." SCENARIOS="new-1k ...")
-	@$(MAKE) --no-print-directory -s all $(BENCH_SO)
-	@python3 -B bench/compare --build $(B) --check $(if $(PEERS),--peers $(PEERS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS))
-.PHONY: bench-check
+.PHONY: bench-full bench-check bench-hooks bench-micro
 
 clean:                                   ## remove build/
 	rm -rf build

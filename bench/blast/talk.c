@@ -280,9 +280,9 @@ static void on_data(struct client *c, const struct smtp_reply *r)
 		body_start(c);
 }
 
+/* The answer to all of it: a dot, or a message in one chunk. */
 static void message_answered(struct client *c, const struct smtp_reply *r)
 {
-	c->open = false;
 	if (!positive(r))
 		note_bad(c, ST_DOT, r);
 	if (c->bad_code)
@@ -295,6 +295,7 @@ static void message_answered(struct client *c, const struct smtp_reply *r)
 static void on_dot(struct client *c, const struct smtp_reply *r)
 {
 	if (!c->body) {
+		c->open = false;
 		message_answered(c, r);
 		return;
 	}
@@ -311,13 +312,7 @@ static void on_bdat(struct client *c, const struct smtp_reply *r)
 	if (whole) {
 		c->chunks = 0;
 		c->open = !positive(r) && c->open;
-		if (!positive(r))
-			note_bad(c, ST_DOT, r);
-		if (c->bad_code)
-			message_rejected(c);
-		else
-			client_message_over(c, OUT_ACCEPTED, ST_DOT, NULL, r->code, "");
-		next_step(c);
+		message_answered(c, r);
 		return;
 	}
 	c->chunks--;

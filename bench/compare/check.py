@@ -2,7 +2,7 @@
 """Does a peer do what is measured? Each scenario once with messages that carry their hash: as many as have to be there at
 the same time, and some more. All have to be accepted, and all have to be in the sink, unchanged behind the header."""
 from scenarios import LOAD, RATE
-from stand import Failed, Load, Stand
+from stand import Failed, Stand, send
 
 ROUNDS = 2         # messages for each connection
 MESSAGES_MIN = 20
@@ -18,11 +18,7 @@ def check(peer, scenario, options):
     messages = max(MESSAGES_MIN, ROUNDS * scenario.at_once)
     try:
         with Stand(peer, options.build, options.proxy_cpu, options.load_cpu, ["--hash", "--stats"], scenario.at_once) as stand:
-            load = Load(stand, arguments(scenario, messages), marks=False)
-            try:
-                report = load.report(PATIENCE_S)
-            finally:
-                load.kill()
+            report = send(stand, arguments(scenario, messages), PATIENCE_S)
             if report["accepted"] != messages:
                 return "%d of %d messages accepted: %s" % (report["accepted"], messages, stand.place.output())
             peer.drain(stand.place)

@@ -30,24 +30,18 @@ def _fields(path):
 
 
 def _each(pids, name):
-    """The text of /proc/PID/NAME of those that still live."""
+    """The text of /proc/PID/NAME of those that still live; a `*` in it is each thread."""
     for pid in pids:
-        try:
-            yield _read("/proc/%d/%s" % (pid, name))
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-
-
-def _status_sum(pids, task, *names):
-    total = 0
-    for pid in pids:
-        for path in glob.glob("/proc/%d/task/*/status" % pid) if task else ("/proc/%d/status" % pid,):
+        for path in glob.glob("/proc/%d/%s" % (pid, name)):
             try:
-                text = _read(path)
+                yield _read(path)
             except (FileNotFoundError, ProcessLookupError):
-                continue
-            total += sum(int(line.split()[1]) for line in text.splitlines() if line.split(":")[0] in names)
-    return total
+                pass
+
+
+def _sum(pids, file, *names):
+    """Of the `Name: number` lines with these names."""
+    return sum(int(line.split()[1]) for text in _each(pids, file) for line in text.splitlines() if line.split(":")[0] in names)
 
 
 class Group:
@@ -82,24 +76,31 @@ class Group:
         return found
 
     def cpu_s(self):
-        """(all, user, system) seconds so far. Children that have gone and were waited for count, to a clock tick."""
-        user = system = 0
+        """(all, user, system) seconds so far. Children that have gone and were waited for count, to a clock tick; `all` of
+        what runs is finer where the kernel has it (but it forgets threads that have ended: then the ticks are more)."""
+        user = system = gone = 0
         for text in _each(self.pids(), "stat"):
             f = text.rsplit(")", 1)[1].split()
             user, system = user + int(f[11]) + int(f[13]), system + int(f[12]) + int(f[14])
+            gone += int(f[13]) + int(f[14])
         tick = os.sysconf("SC_CLK_TCK")
-        return (user + system) / tick, user / tick, system / tick
+        fine = sum(int(text.split()[0]) for text in _each(self.pids(), "task/*/schedstat")) / 1e9 + gone / tick
+        return max((user + system) / tick, fine), user / tick, system / tick
 
     def switches(self):
         """Context switches of the processes that live."""
-        return _status_sum(self.pids(), True, "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+        return _sum(self.pids(), "task/*/status", "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
 
     def user_kib(self):
         """Memory of its own, shared pages in shares (PSS)."""
-        total = 0
-        for text in _each(self.pids(), "smaps_rollup"):
-            total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
-        return total
+        return _sum(self.pids(), "smaps_rollup", "Pss")
+
+    def anon_kib(self):
+        """The part of it that no file stands behind."""
+        return _sum(self.pids(), "status", "RssAnon")
+
+    def threads(self):
+        return _sum(self.pids(), "status", "Threads")
 
     def charged_kib(self):
         """(all, kernel), or None where nobody counts."""

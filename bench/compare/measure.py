@@ -4,7 +4,7 @@ import time
 
 from machine import busy_s, segments
 from scenarios import LOAD, RATE, WARM_UP_S
-from stand import Failed, Load, Loopback, Stand
+from stand import Failed, Load, Loopback, Stand, send
 
 
 class Counters:
@@ -53,11 +53,7 @@ def window(stand, scenario, seconds):
 def whole(stand, scenario, seconds):
     """The same over a whole load: from a peer that was warmed up and has nothing to do to one that has nothing to do."""
     def loaded(*how_much):
-        load = Load(stand, scenario.load.split() + list(how_much), marks=False)
-        try:
-            report = load.report()
-        finally:
-            load.kill()
+        report = send(stand, scenario.load.split() + list(how_much))
         stand.peer.drain(stand.place)
         return report
     loaded("--messages", str(scenario.at_once))

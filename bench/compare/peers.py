@@ -25,8 +25,8 @@ class Ringpost(Peer):
     name = "ringpost"
     what = "relay mode, one worker, log on, a plugin that is shown every envelope event"
     parses = hooks = True
-    asked = "observe"  # the listener's hooks
     mover = "auto"
+    options = ""  # further lines of its configuration
     COUNTED = ("ring_enters", "ring_recvs", "ring_sends_now", "ring_sends_ring")
     END_PATIENCE_S = 20
     TAIL_OCTETS = 1 << 16
@@ -34,13 +34,18 @@ class Ringpost(Peer):
     def version(self):
         return "0.1.0"
 
+    def hook(self, place):
+        """The listener's hook, as YAML; empty: none."""
+        return "{type: plugin, file: '%s/tests/plugins/observe.so'}" % place.build
+
     def start(self, place):
-        conf = place.template("ringpost.yaml", MOVER=self.mover, ASKED=self.asked,
-                              PLUGIN=place.build + "/tests/plugins/observe.so")
+        hook = self.hook(place)
+        conf = place.template("ringpost.yaml", MOVER=self.mover, ASKED="hook" if hook else "",
+                              HOOKS="hook: " + hook if hook else "", OPTIONS=self.options)
         place.spawn([place.build + "/ringpost", "run", "-c", conf])
 
-    def more(self, place):
-        """Ends it: its last record has the ring's counters of its whole life, here for each message it accepted."""
+    def last_records(self, place):
+        """Ends it; the last record of each kind near the end of its log, by its `ev`."""
         place.processes[0].send_signal(signal.SIGTERM)
         try:
             place.processes[0].wait(self.END_PATIENCE_S)
@@ -48,7 +53,15 @@ class Ringpost(Peer):
             raise Failed("ringpost does not end") from None
         with open(place.dir + "/log", "rb") as f:  # a line for each message and session is in it, too
             f.seek(max(0, f.seek(0, os.SEEK_END) - self.TAIL_OCTETS))
-            record = json.loads(next(line for line in reversed(f.read().splitlines()) if b'"ev":"stop"' in line))
+            lines = f.read().splitlines()[1:]  # the first may have lost its beginning
+        records = {record["ev"]: record for record in map(json.loads, lines)}
+        if "stop" not in records:
+            raise Failed("ringpost ended with status %d, without its last record" % place.processes[0].returncode)
+        return records
+
+    def more(self, place):
+        """Ends it: its last record has the ring's counters of its whole life, here for each message it accepted."""
+        record = self.last_records(place)["stop"]
         return {name: record[name] / max(record["messages_accepted"], 1) for name in self.COUNTED}
 
 
@@ -56,7 +69,10 @@ class RingpostBare(Ringpost):
     name = "ringpost-bare"
     like = "ringpost"
     what = "without a hook"
-    hooks, asked = False, ""
+    hooks = False
+
+    def hook(self, place):
+        return ""
 
 
 class RingpostMover(Ringpost):

@@ -147,10 +147,10 @@ def packets_cell(res, scenario, peer):
 
 def packets_table(res, scenarios):
     peers = res.peers(scenarios)
-    enters = [p for p in peers if any(res.sample(s, p, "enters") for s in scenarios)]
+    enters = [p for p in peers if any(res.sample(s, p, "ring_enters") for s in scenarios)]
     head = ["segments / switches"] + peers + ["enters: " + p for p in enters]
     def enters_of(s, p):
-        sample = res.sample(s, p, "enters")
+        sample = res.sample(s, p, "ring_enters")
         return "%.2f" % sample.median if sample else "-"
     return table(head, [[s] + [packets_cell(res, s, p) for p in peers] + [enters_of(s, p) for p in enters] for s in scenarios])
 

@@ -221,3 +221,12 @@ class Load:
         if self.p.poll() is None:
             self.p.send_signal(signal.SIGKILL)
             self.p.wait()
+
+
+def send(stand, arguments, patience_s=60):
+    """A whole load; its report."""
+    load = Load(stand, arguments, marks=False)
+    try:
+        return load.report(patience_s)
+    finally:
+        load.kill()

@@ -32,7 +32,7 @@ COSTS = {
     "postfix-relay": (2.2, 2.1, 7.0, 1640, 180),
     "aiosmtpd": (0.82, 0.75, 22, 11, 3.8),
 }
-MOVER_COSTS = {"ringpost-copy": 1.0, "ringpost-zerocopy": 0.8, "ringpost-splice": 0.5}  # ms per MB of BDAT
+MOVER_COSTS = {"ringpost-copy": 1.0, "ringpost-zero-copy": 0.8, "ringpost-splice": 0.5}  # ms per MB of BDAT
 VERSIONS = {"ringpost": "0.1.0", "haproxy": "2.6.12", "haproxy-splice": "2.6.12", "nginx-stream": "1.22.1",
             "nginx-mail": "1.22.1", "postfix-filter": "3.7.11", "postfix-relay": "3.7.11", "aiosmtpd": "1.4.3"}
 SLOW = ("postfix-filter", "postfix-relay", "aiosmtpd")
@@ -90,7 +90,7 @@ def load_run(rnd, scenario, peer, drift):
     if scenario.kind == RATE:
         record["histogram"] = buckets
     if peer == "ringpost":
-        record["enters"] = 9.1
+        record["ring_enters"] = 9.1
     return record
 
 

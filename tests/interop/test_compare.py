@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The runner of the side-by-side measurement (bench/compare): it starts its peers, sees whether messages arrive whole, and
-measures. Figures are not judged."""
+"""The runners of the bench. bench/compare: it starts its peers, sees whether messages arrive whole, and measures. bench/hooks:
+every kind of hook is asked. Figures are not judged."""
 import json
 import os
 import re
@@ -15,14 +15,18 @@ TAMPER = os.path.join(ROOT, "tests", "interop", "kit", "tamper.py")
 OK = re.compile(r"^(\S+) +(\S+) +ok$", re.M)
 
 
-def compare(t, *words, status=0):
+def bench(t, what, *words, status=0):
     """What it prints. Postfix starts as root only."""
-    p = subprocess.run(servers.as_root() + [sys.executable, "-B", os.path.join(ROOT, "bench", "compare"), "--build",
-                                            os.path.abspath(t.build), "--out", t.path("out")] + list(words),
+    p = subprocess.run(servers.as_root() + [sys.executable, "-B", os.path.join(ROOT, "bench", what), "--build",
+                                            os.path.abspath(t.build)] + list(words),
                        capture_output=True, text=True, timeout=90 * t.slow)
     if p.returncode != status:
         raise Failure("status %d instead of %d:\n%s%s" % (p.returncode, status, p.stdout, p.stderr))
     return p.stdout
+
+
+def compare(t, *words, **how):
+    return bench(t, "compare", "--out", t.path("out"), *words, **how)
 
 
 def by_hand(name, how):
@@ -65,3 +69,16 @@ def measures(t):
             raise Failure("%s: %s" % (name, r))
     if not runs["ringpost"]["ring_enters"] > 0:
         raise Failure("ringpost has no counters of its own: %s" % runs["ringpost"])
+    with open(t.path("out") + "/RESULTS.md") as f:
+        if "enters: ringpost |" not in f.read():
+            raise Failure("the report does not show them")
+
+
+@test(timeout=90)
+def every_kind_of_hook(t):
+    """Asked for each message, with none lost: the runner checks it."""
+    bench(t, "hooks", "--rounds", "1", "--messages", "20", "--json", t.path("json"), "cost")
+    with open(t.path("json")) as f:
+        runs = json.load(f)
+    if len(runs["cost"]) != 11 or runs["wrong"]:
+        raise Failure("rows: %s, wrong: %s" % (list(runs["cost"]), runs["wrong"]))

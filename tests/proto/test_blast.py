@@ -35,6 +35,14 @@ def until_dot(c):
         pass
 
 
+def taken_up_to_dot(up):
+    """A client with its first message, which has no answer yet."""
+    c = up.accept()
+    greet(c)
+    until_dot(c)
+    return c
+
+
 def bye(c):
     c.expect(b"QUIT\r\n")
     c.send(b"221 bye\r\n")
@@ -150,9 +158,7 @@ def begun_before_ended_behind(t):
     late, and when it is refused then the status tells."""
     up = t.upstream()
     blast = Blast(t, up.address, "--warm-up", 0.3, "--messages", 1, "--marks")
-    c = up.accept()
-    greet(c)
-    until_dot(c)
+    c = taken_up_to_dot(up)
     blast.mark("measuring")
     c.send(b"250 taken\r\n")
     until_dot(c)
@@ -172,9 +178,7 @@ def late_but_well(t):
     up = t.upstream()
     blast = Blast(t, up.address, "--messages", 1, "--marks")
     blast.mark("measuring")
-    c = up.accept()
-    greet(c)
-    until_dot(c)
+    c = taken_up_to_dot(up)
     c.send(b"250 taken\r\n")
     until_dot(c)
     blast.mark("measured")
@@ -190,9 +194,7 @@ def a_signal_closes_the_window(t):
     up = t.upstream()
     blast = Blast(t, up.address, "--duration", 3600, "--marks")
     blast.mark("measuring")
-    c = up.accept()
-    greet(c)
-    until_dot(c)
+    c = taken_up_to_dot(up)
     blast.process.send_signal(signal.SIGTERM)
     t.equal(blast.mark("measured")["messages"], 0, "messages")
     t.equal(blast.report(status=1)["late_failed"], 1, "late_failed")
