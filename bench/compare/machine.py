@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 
 INSIDE = "RINGPOST_BENCH_NAMESPACE"
 FIRST_PORT = 20000  # proxies and sinks listen from here on; clients' ports begin above
@@ -78,6 +79,22 @@ def busy_s(cpu):
                 user, nice, system, _, _, irq, softirq = map(int, line.split()[1:8])
                 return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
     raise ValueError("no CPU %d" % cpu)
+
+
+PACE_LOOPS = 200000  # some 10 ms
+
+
+def pace(cpu):
+    """How fast this CPU is just now: loops of fixed work for each millisecond of CPU time. Neighbours of a virtual machine and
+    changing clocks slow a core down for seconds, and no counter of the guest says so."""
+    was = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    began = time.thread_time()
+    for _ in range(PACE_LOOPS):
+        pass
+    took = time.thread_time() - began
+    os.sched_setaffinity(0, was)
+    return PACE_LOOPS / took / 1000
 
 
 _next_port = FIRST_PORT

@@ -2,7 +2,7 @@
 """One run of one scenario with one peer: a record of figures for each message that was accepted in the window."""
 import time
 
-from machine import busy_s, segments
+from machine import busy_s, pace, segments
 from scenarios import LOAD, RATE, WARM_UP_S
 from stand import Failed, Load, Loopback, Stand, send
 
@@ -68,8 +68,10 @@ def run(peer, scenario, options, network=Loopback):
         with Stand(peer, options.build, options.proxy_cpu, options.load_cpu, sessions=scenario.at_once,
                    network=network) as stand:
             way = whole if peer.whole and scenario.kind == LOAD else window
+            before = pace(options.proxy_cpu)
             a, b, messages, report = way(stand, scenario, scenario.seconds * options.stretch)
             r = record(a, b, messages, report)
+            r["pace"] = [round(before), round(pace(options.proxy_cpu))]
             if report.get("rejected") or report.get("failed"):
                 r["not_accepted"] = report.get("rejected", 0) + report.get("failed", 0)
             if "latency_histogram" in report:
