@@ -24,21 +24,27 @@ FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang libclang-rt-dev
 COVERAGE_PACKAGES := $(BUILD_PACKAGES) libcriterion-dev gcovr g++
 
 # `make run` and `make test` call this first: no questions, silent when nothing is missing. The tests start what they
-# need themselves, so no service may start because its package came: policy-rc.d says no (101) meanwhile, where nobody
-# else has put one.
+# need themselves, so no service may start because its package came: not now (policy-rc.d says no, 101, where nobody else
+# has put one), nor when the machine starts the next time (units that came are disabled). Where there is no dpkg it is said
+# what is needed, and what is missing shows by itself.
+installed = { dpkg-query -W -f '$${Package} $${db:Status-Status}\n' | sed -n 's/ installed$$//p' | sort -u; }
 define need
-	@miss=""; for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q ' installed' || miss="$$miss $$p"; done; \
+	@command -v dpkg-query >/dev/null && command -v apt-get >/dev/null || { echo "not a Debian machine; what is needed, by its names there: $(1)"; exit 0; }; \
+	miss=""; for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q ' installed' || miss="$$miss $$p"; done; \
 	if [ -n "$$miss" ]; then \
 		echo "installing:$$miss"; \
 		as=""; [ "$$(id -u)" = 0 ] || as="sudo -n"; \
 		export DEBIAN_FRONTEND=noninteractive; \
-		log=$$(mktemp); policy=/usr/sbin/policy-rc.d; \
+		log=$$(mktemp); was=$$($(installed)); policy=/usr/sbin/policy-rc.d; \
 		if [ ! -e $$policy ]; then \
 			printf '#!/bin/sh\nexit 101\n' | $$as install -m 755 /dev/stdin $$policy; \
 			trap "$$as rm -f $$policy" EXIT; \
 		fi; \
 		{ $$as apt-get update -q && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$miss; } >$$log 2>&1 \
 			|| { cat $$log; echo "could not install:$$miss"; exit 69; }; rm -f $$log; \
+		came=$$(comm -13 <(echo "$$was") <($(installed)) | grep -vE '^(systemd|udev|dbus)' || true); \
+		units=$$(dpkg -L $$came 2>/dev/null | sed -nE 's,.*/systemd/system/([^/]+[.](service|timer))$$,\1,p' || true); \
+		[ -z "$$units" ] || ! command -v systemctl >/dev/null || $$as systemctl disable --quiet $$units 2>/dev/null || true; \
 	fi
 endef
 

@@ -8,11 +8,13 @@ all alike. One JSON line a run; from them a table (Markdown) and plots. How to r
 import argparse
 import json
 import os
-import signal
+import re
+import subprocess
 import sys
 import time
 
 import far
+import group
 import idle
 import machine
 import measure
@@ -24,7 +26,7 @@ from scenarios import FAR, IDLE, LOAD, RATE, SCENARIOS
 
 
 def choose(all_of_them, wanted, what, quick):
-    names = {x.name: x for x in all_of_them}
+    names, wanted = {x.name: x for x in all_of_them}, list(dict.fromkeys(wanted))
     unknown = [w for w in wanted if w not in names]
     if unknown:
         sys.exit("no such %s: %s (there are: %s)" % (what, ", ".join(unknown), " ".join(names)))
@@ -37,6 +39,17 @@ def present(peers):
         if p.missing():
             print("left out: %s: %s" % (p.name, p.missing()), flush=True)
     return [p for p in peers if not p.missing()]
+
+
+def commands(words_of_them):
+    """Peers by their command lines."""
+    found = {}
+    for words in words_of_them:
+        name, _, command = words.partition("=")
+        if not NAME.fullmatch(name) or not command or name in found or any(p.name == name for p in PEERS):
+            sys.exit("--peer takes NAME=COMMAND, with a name of its own: " + words)
+        found[name] = Command(name, command)
+    return list(found.values())
 
 
 def possible(scenarios, o):
@@ -59,14 +72,19 @@ def arguments():
                    help="one more: its command line with {host} {port} {upstream_host} {upstream_port} {dir}")
     p.add_argument("--check", action="store_true", help="measure nothing: does each peer bring whole messages to the sink?")
     p.add_argument("--stretch", type=float, default=1, help="windows so many times as long")
-    p.add_argument("--proxy-cpu", type=int, default=0)
-    p.add_argument("--load-cpu", type=int, default=1)
-    return p.parse_args()
+    p.add_argument("--proxy-cpu", type=int, help="default: the first that may be used")
+    p.add_argument("--load-cpu", type=int, help="default: of another core, near the proxy's")
+    o = p.parse_args()
+    if o.rounds < 1 or o.stretch <= 0:
+        p.error("--rounds and --stretch are more than 0")
+    return o
 
 
-def runs(scenarios, peers, rounds):
+def runs(scenarios, peers, rounds, quick):
+    def most(s):
+        return min(n for n in (rounds, s.rounds, s.quick_rounds if quick else 0) if n)
     for r in range(rounds):
-        for s in (s for s in scenarios if not s.rounds or r < s.rounds):
+        for s in (s for s in scenarios if r < most(s)):
             for p in peers:
                 if not p.unfit(s):
                     yield r, s, p
@@ -80,33 +98,53 @@ def brief(result):
     return "%.2f KiB each, %.2f of it the peer's own" % (result["all_kib"], result["user_kib"])
 
 
+NAME = re.compile(r"[A-Za-z0-9._-]+")  # of a peer: in names of control groups, columns, pictures
 KINDS = {LOAD: measure.run, RATE: measure.run, IDLE: idle.run, FAR: far.run}
 
 
-def end(*_):
-    sys.exit("ended by a signal")
+
+def one_run(peer, scenario, o):
+    """A record. What goes wrong with one run is not to cost the others theirs."""
+    try:
+        return KINDS[scenario.kind](peer, scenario, o)
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as e:
+        return {"failed": "%s: %s" % (type(e).__name__, e)}
+
+
+def fresh(folder):
+    """The path for the runs; those of the last measurement are kept beside it."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "runs.jsonl")
+    if os.path.exists(path):
+        os.replace(path, os.path.join(folder, "runs.before.jsonl"))
+    return path
 
 
 def main():
-    signal.signal(signal.SIGTERM, end)  # as an exception: what was started is taken down
-    machine.isolate()
+    machine.end_by_signals()
     o = arguments()
+    if not os.access(o.build + "/ringpost-sink", os.X_OK):
+        sys.exit("there are no programs in %s: `make` builds them" % o.build)
+    o.proxy_cpu, o.load_cpu = machine.pair(o.proxy_cpu, o.load_cpu)
+    machine.isolate()
     machine.raise_descriptors()
+    group.remove_orphans()
     scenarios = possible(choose(SCENARIOS, o.scenarios, "scenario", o.quick), o)
-    peers = present(choose(PEERS, o.peers, "peer", o.quick) + [Command(*words.split("=", 1)) for words in o.peer])
+    wanted = choose(PEERS, o.peers, "peer", o.quick) + commands(o.peer)
+    peers = present(wanted)
     if o.check:
-        sys.exit(1 if check_all(scenarios, peers, o) else 0)
-    os.makedirs(o.out, exist_ok=True)
-    path = os.path.join(o.out, "runs.jsonl")
+        wrong = check_all(scenarios, peers, o)
+        sys.exit(1 if wrong or (o.peers and len(peers) < len(wanted)) else 0)
+    path = fresh(o.out)
     with open(path, "w") as f:
         def put(line):
             f.write(json.dumps(line) + "\n")
             f.flush()
-        put({**machine.describe(), "peers": {p.name: p.version() for p in peers}})
-        todo = list(runs(scenarios, peers, o.rounds))
+        put({**machine.describe(o.proxy_cpu, o.load_cpu), "peers": {p.name: p.version(o.build) for p in peers}})
+        todo = list(runs(scenarios, peers, o.rounds, o.quick))
         began = time.monotonic()
         for i, (r, s, p) in enumerate(todo):
-            result = KINDS[s.kind](p, s, o)
+            result = one_run(p, s, o)
             put({"ev": "run", "round": r, "scenario": s.name, "peer": p.name, **result})
             left = (time.monotonic() - began) / (i + 1) * (len(todo) - i - 1)
             print("%3d/%d %-14s %-14s %s  %.0f s left" % (i + 1, len(todo), s.name, p.name, brief(result), left), flush=True)

@@ -60,14 +60,19 @@ def stated_noise(sample, typical):
     return typical if sample.noise is None or typical is None else max(sample.noise, typical)
 
 
+def way_of_counting(res, scenario, peer):
+    """Of the kernel's memory: figures that were had in different ways do not compare."""
+    return {r.get("kernel_from") for r in res.used(scenario, peer)}
+
+
 def pairs(a, b):
-    """All ratios that both have."""
+    """All ratios that both have, of figures that were had in the same way."""
     of_a, of_b = ratios(a), ratios(b)
     typical_a, typical_b = typical_noise(of_a.values()), typical_noise(of_b.values())
     found = []
     for (s, p), x in of_a.items():
         y = of_b.get((s, p))
-        if y:
+        if y and way_of_counting(a, s, p) == way_of_counting(b, s, p):
             noise = [stated_noise(x, typical_a), stated_noise(y, typical_b)]
             found.append(Pair(s, p, x.median, y.median, None if None in noise else sum(noise)))
     return found

@@ -8,10 +8,12 @@ cgroup v2, cgroup v1 (cpuacct and memory), or a walk through /proc, which needs 
 import errno
 import glob
 import os
+import re
 import signal
 import time
 
 ROOT = "/sys/fs/cgroup"
+NAME, OURS = "ringpost-bench.%d.%s", re.compile(r"ringpost-bench\.(\d+)\.")
 
 
 def _read(path):
@@ -106,9 +108,6 @@ class Group:
         """(all, kernel), or None where nobody counts."""
         return None
 
-    def settle(self):
-        """Gives what the group holds and does not need (page cache) back, before memory is read."""
-
     def _signal(self, number):
         for pid in self.pids():
             try:
@@ -137,8 +136,15 @@ class _Folders(Group):
     def __init__(self, folders):
         super().__init__()
         self.folders = folders
-        for folder in folders:
-            os.mkdir(folder)
+        made = []
+        try:
+            for folder in folders:
+                os.mkdir(folder)
+                made.append(folder)
+        except OSError:
+            for folder in made:
+                os.rmdir(folder)
+            raise
 
     def enter(self):
         for folder in self.folders:
@@ -149,14 +155,18 @@ class _Folders(Group):
 
     def close(self):
         for folder in self.folders:
-            for _ in range(100):  # the last process may still be on its way out
-                try:
-                    os.rmdir(folder)
-                    break
-                except OSError as e:
-                    if e.errno != errno.EBUSY:
-                        raise
-                    time.sleep(0.02)
+            _remove(folder)
+
+
+def _remove(folder):
+    for _ in range(100):  # the last process may still be on its way out
+        try:
+            os.rmdir(folder)
+            return
+        except OSError as e:
+            if e.errno != errno.EBUSY:
+                raise
+            time.sleep(0.02)
 
 
 class GroupV2(_Folders):
@@ -172,12 +182,6 @@ class GroupV2(_Folders):
     def charged_kib(self):
         f = _fields(self.folders[0] + "/memory.stat")
         return int(_read(self.folders[0] + "/memory.current")) // 1024, (f["kernel"] + f["sock"]) // 1024
-
-    def settle(self):
-        try:
-            _write(self.folders[0] + "/memory.reclaim", "0")
-        except OSError:
-            pass
 
 
 class GroupV1(_Folders):
@@ -195,6 +199,20 @@ class GroupV1(_Folders):
         return int(_read(folder + "/memory.usage_in_bytes")) // 1024, kernel // 1024
 
 
+def remove_orphans():
+    """Ends what runners left that were killed: each group has its runner's process id in its name."""
+    for folder in glob.glob(ROOT + "/ringpost-bench.*") + glob.glob(ROOT + "/*/ringpost-bench.*"):
+        ours = OURS.match(os.path.basename(folder))
+        if not ours or os.path.exists("/proc/" + ours.group(1)):
+            continue
+        try:
+            for pid in _read(folder + "/cgroup.procs").split():
+                os.kill(int(pid), signal.SIGKILL)
+            _remove(folder)
+        except OSError:
+            pass  # not ours to remove, or another runner has just done it
+
+
 def open_group(name):
     for kind, needs in ((GroupV2, ROOT + "/cgroup.controllers"), (GroupV1, ROOT + "/cpuacct/cpuacct.usage")):
         if not os.path.exists(needs):
@@ -202,7 +220,7 @@ def open_group(name):
         try:
             if kind is GroupV2:
                 _write(ROOT + "/cgroup.subtree_control", "+cpu +memory")
-            return kind(name)
+            return kind(NAME % (os.getpid(), name))
         except OSError:
             pass  # not root, or a container that may not make groups
     return Group()

@@ -21,7 +21,7 @@ import time
 
 from group import open_group
 from machine import INSIDE
-from stand import Failed, Stand
+from stand import Failed, Stand, goes_with_us
 
 OTHER_DESCRIPTORS = 200
 # Of what a process could hold: near their limits some begin to close idle sessions (ringpost's `pressure`: above 80 %), and
@@ -32,6 +32,7 @@ WARM_SESSIONS = 300  # more than the load dials at the same time; they stay, or 
 SOURCES = 8          # client addresses of each copy
 OPENING_PATIENCE_S, ENDING_PATIENCE_S = 120, 60
 SILENCE_S = 6        # before each reading: ringpost's sessions wait in another way after 5 s
+SHRUNK_KIB = 1024    # of all sessions: caches come and go
 SETTLE_STEP_S, SETTLE_STEPS, SETTLED_KIB, SETTLED_SHARE = 0.3, 20, 64, 0.001
 
 
@@ -67,7 +68,7 @@ class Sleepers:
         sources = ",".join("127.1.%d.%d" % (copy, i + 1) for i in range(SOURCES))
         self.p = subprocess.Popen([p.build + "/ringpost-blast", "--cpu", str(p.load_cpu), "--idle", str(sessions), "--duration",
                                    "10h", "--source", sources, "--to", "127.0.0.1:%d" % port],
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=goes_with_us)
         try:
             self.opened = self._wait()
         except BaseException:
@@ -175,7 +176,6 @@ def settled(group):
     last = None
     for _ in range(SETTLE_STEPS):
         time.sleep(SETTLE_STEP_S)
-        group.settle()
         now = read(group)
         if last and all(abs(a - b) <= max(SETTLED_KIB, a * SETTLED_SHARE) for a, b in zip(last, now) if a is not None):
             break
@@ -185,6 +185,12 @@ def settled(group):
 
 def each_of(sessions, before, after):
     return [(b - a) / max(sessions, 1) if a is not None else None for a, b in zip(before, after)]
+
+
+def shrank(slabs, charged, sessions):
+    """What a group is charged is a part of what the kernel uses for it. With less used than charged, somebody else's memory
+    went away meanwhile (of a thousand processes that had just ended, say), and the figure is nobody's."""
+    return slabs is not None and charged is not None and (charged - slabs) * sessions > SHRUNK_KIB
 
 
 @contextlib.contextmanager
@@ -246,6 +252,9 @@ def measure(peer, options, group, each):
             # Of the load's and the sink's share the latter only as far as the peer has connected upstream.
             upstream = sum(sockets(s.sink.pid) for s in stands) - others
             slabs -= each_of(sum(each), before, without_peer)[2] * (alive + upstream) / (2 * alive)
+        if shrank(slabs, charged, alive):
+            raise Failed("the machine's kernel memory shrank meanwhile: %.2f KiB for each, and the group alone was charged %.2f" % (
+                slabs, charged))
         kernel = slabs if slabs is not None else charged
         pids = group.pids()
         return {"sessions": sum(each), "alive": alive, "copies": len(each), "processes": len(pids), "threads": threads(pids),
@@ -256,11 +265,12 @@ def measure(peer, options, group, each):
 
 def run(peer, scenario, options):
     """A record; {"failed": words} when the peer could not do it."""
-    asked = min(scenario.sessions, getattr(peer, "idle_most", scenario.sessions))
-    group = open_group("ringpost-bench.%d.%s-idle" % (os.getpid(), peer.name))
+    group = open_group(peer.name + "-idle")
     try:
-        return measure(peer, options, group, shares(asked, sessions_each()))
+        return measure(peer, options, group, shares(scenario.sessions, sessions_each()))
     except Failed as e:
         return {"failed": str(e)}
+    except (OSError, subprocess.SubprocessError) as e:  # a session or a load that did not come about
+        return {"failed": "%s: %s" % (type(e).__name__, e)}
     finally:
         group.end()

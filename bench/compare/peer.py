@@ -48,7 +48,8 @@ class Peer:
             return "%s is not installed (Debian: %s)" % (self.program, " ".join(self.packages))
         return None
 
-    def version(self):
+    def version(self, build):
+        """Of the program that is run; `build` is where ringpost's are."""
         return ""
 
     def unfit(self, scenario):

@@ -6,7 +6,9 @@ and which scenarios make no sense for it. Everything it starts with `place.spawn
 """
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 
@@ -31,8 +33,8 @@ class Ringpost(Peer):
     END_PATIENCE_S = 20
     TAIL_OCTETS = 1 << 16
 
-    def version(self):
-        return "0.1.0"
+    def version(self, build):
+        return version_in(said([build + "/ringpost", "--version"]))
 
     def hook(self, place):
         """The listener's hook, as YAML; empty: none."""
@@ -96,7 +98,7 @@ class HAProxy(Peer):
     PIPES_MAX = 2000
     ITS_OWN = 100  # descriptors that are not those of sessions
 
-    def version(self):
+    def version(self, build):
         return version_in(said(["haproxy", "-v"]))
 
     def start(self, place):
@@ -139,7 +141,7 @@ class Nginx(Peer):
             why = "nginx has no %s module (Debian: %s)" % (self.module, " ".join(self.packages))
         return why
 
-    def version(self):
+    def version(self, build):
         return version_in(said(["nginx", "-v"]))
 
     def spawn(self, place, conf, counted=True, **words):
@@ -194,11 +196,11 @@ class Aiosmtpd(Peer):
     PYTHON = "/usr/bin/python3"  # Debian's, whatever comes first in PATH
 
     def missing(self):
-        if not self.version():
+        if not self.version(None):
             return "aiosmtpd or uvloop is not installed (Debian: %s)" % " ".join(self.packages)
         return None
 
-    def version(self):
+    def version(self, build):
         return version_in(said([self.PYTHON, "-c", "import aiosmtpd, uvloop; print(aiosmtpd.__version__)"]))
 
     def start(self, place):
@@ -212,13 +214,20 @@ class Command(Peer):
     whole = True  # nobody knows how fast it is
     no_bdat = "nobody knows whether it takes BDAT"
 
+    WORDS = re.compile(r"\{(host|port|upstream_host|upstream_port|dir)\}")  # other braces are the command's own
+
     def __init__(self, name, command):
-        self.name, self.command = name, command
+        self.name, self.command = name, shlex.split(command)
+
+    def missing(self):
+        if not self.command or not shutil.which(self.command[0]):
+            return "there is no program %s" % (self.command or [""])[0]
+        return None
 
     def start(self, place):
         words = {"host": place.host, "port": place.port, "upstream_host": place.upstream_host,
                  "upstream_port": place.upstream_port, "dir": place.dir}
-        place.spawn([word.format(**words) for word in shlex.split(self.command)])
+        place.spawn([self.WORDS.sub(lambda m: str(words[m.group(1)]), word) for word in self.command])
 
 
 PEERS = [Direct(), Ringpost(), RingpostBare(), *map(RingpostMover, ("copy", "splice", "ring-splice", "zero-copy")),

@@ -28,7 +28,8 @@ GNUPLOT_S = 60  # one picture takes well under a second
 FONT = "DejaVu Sans,Verdana,Helvetica,sans-serif"
 COLOURS = {RINGPOST: "#d7191c", DIRECT: "#000000", "haproxy": "#1f6fb4", "haproxy-splice": "#6db3e6", "nginx-stream": "#1a8f3c",
            "nginx-mail": "#8cc63f", "postfix-filter": "#7b3fa0", "postfix-relay": "#c49bdc", "aiosmtpd": "#8c564b",
-           "go-smtpproxy": "#ff8c1a", "kumoproxy": "#17a2a2"}
+           "go-smtpproxy": "#ff8c1a", "kumoproxy": "#17a2a2", "ringpost-bare": "#f4837d", "haproxy-64k": "#0b2f6b",
+           "nginx-stream-64k": "#0c5c25", "nginx-mail-4k": "#9a9a1a"}
 SPARE = ("#b8860b", "#555577", "#e377c2", "#2f4f4f", "#a0a000")  # peers that were given by a command line
 POINTS = (7, 5, 9, 11, 13, 4, 6, 8, 10, 12, 2)
 LABELS = {1000: "1 KB", 10000: "10 KB", 100000: "100 KB", 1000000: "1 MB", 10000000: "10 MB"}

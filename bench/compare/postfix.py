@@ -15,6 +15,8 @@ from stand import Failed
 QUEUES = ("maildrop", "incoming", "active", "deferred")  # in the order in which a message goes through them
 DRAIN_PATIENCE_S = 120
 PROCESS_KIB = 2048  # what a process of smtpd takes, at most
+# Of smtpd, beside those of a scenario's sessions: idle.py's first ones and its witness, and processes on their way out.
+PROCESSES_SPARE = 500
 
 
 def postconf(name):
@@ -55,7 +57,7 @@ class Postfix(Peer):
     def missing(self):
         return super().missing() or ("Postfix starts as root only" if os.geteuid() != 0 else None)
 
-    def version(self):
+    def version(self, build):
         return postconf("mail_version")
 
     def unfit(self, scenario):
@@ -65,7 +67,7 @@ class Postfix(Peer):
 
     def start(self, place):
         _make_queue(place.dir)
-        for path in (place.template("postfix/main.cf", PROCESSES=self.sessions_max + 200),
+        for path in (place.template("postfix/main.cf", PROCESSES=self.sessions_max + PROCESSES_SPARE),
                      place.template("postfix/%s/master.cf" % self.services)):
             os.utime(path, (1, 1))  # Postfix waits for seconds while a file may still be changing
         # A session of its own: master signals its whole process group when it ends.

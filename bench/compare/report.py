@@ -26,23 +26,32 @@ READING = """\
 How to read it. Each cell is the median over the rounds; in each round every peer was started afresh for every scenario, one
 after the other, the proxy alone on its core. In parentheses: the ratio to ringpost, taken within each round and then the
 median, so that a drift of the machine cancels out. CPU is all that the proxy and its children used, kernel included. `*`:
-others worked on the proxy's core for more than 10 % of the window and no clean run was there (elsewhere such runs are left
-out). `!`: some messages were not accepted. `failed`: it could not be run, the reason is at the end; `-`: not run. Differences
-that are smaller than the spreads are no differences. What this cannot show (loopback, no network card): bench/README.md."""
+others worked on the proxy's core for more than 10 % of the window, or the counters were read late at its ends, and no clean
+run was there (elsewhere such runs are left out, and those in which load and sink, too, took 10 % more CPU for the same). `!`:
+some messages were not accepted. `~`: it does not offer PIPELINING, so the row is lock-step with it. `failed`: it could not be
+run, the reason is at the end; `-`: not run. Differences that are smaller than the spreads are no differences. What this
+cannot show (loopback, no network card): bench/README.md."""
 
 NOTES = {
     "cpu": """
 Milliseconds of the proxy, all its processes, user and kernel. Bold: the cheapest of those that move bytes and read nothing
-(haproxy, haproxy-splice, nginx-stream), and ringpost where it costs at most as much.""",
+(haproxy and nginx-stream in all their forms), and ringpost where it costs at most as much.""",
     "spread": "Half of the range over the median, in percent, and how many runs are behind it.",
     "rate": """
 Who was the limit: P the proxy's core (busy for more than 95 %), L the core of load and sink, PL both, nothing: somebody
-waited. Where L stands, the proxy could have done more; `direct` is the ceiling.""",
+waited. Where L stands, the proxy could have done more; `direct` is the ceiling. A ratio says something where neither has
+an L.""",
+    "load": """
+Milliseconds of the other core for a message, load and sink together. On loopback the two ends of a connection share the work
+of moving it, and which of them does more depends on who has to wait: a proxy that costs little because the others pay shows
+here. With large mail compare the sums.""",
     "packets": "TCP segments per message on both legs in both directions, then the proxy's context switches per message.",
     "latency": """
 Microseconds. `rate-*`: messages are sent by schedule and count from when they were due; `behind`: the proxy did not keep up,
-so the queue is what was measured. `c*`: the next message waits for the last, which hides stalls. Added: over `direct` of the
-same round.""",
+so the queue is what was measured. `c*`: the next message waits for the last, which hides stalls, and counts from its MAIL:
+who connects upstream at the first MAIL or RCPT has that in it, who does so for the greeting has not, and who lets new
+connections wait for it shows less of them here. Added: over `direct` of
+the same round, where load and sink share a core: most of what any proxy adds are wake-ups from one core to the other.""",
     "memory": """
 KiB that came with each session. User: pages of all processes, shared ones in shares; kernel: sockets, files, page tables;
 all: what the control group was charged. Before: user memory without sessions.""",
@@ -79,8 +88,9 @@ def scheduled(scenario):
 # ---- cells ----
 
 def marks(res, scenario, peer, sample):
-    refused = any(r.get("not_accepted") for r in res.used(scenario, peer))
-    return ("*" if sample.disturbed else "") + ("!" if refused else "")
+    used = res.used(scenario, peer)
+    return ("*" if sample.disturbed else "") + "".join(
+        mark for mark, name in (("!", "not_accepted"), ("~", "lock_step")) if any(r.get(name) for r in used))
 
 
 def missing(res, scenario, peer):
@@ -91,9 +101,13 @@ def cell(res, scenario, peer, name, with_ratio=True):
     sample = res.sample(scenario, peer, name)
     if not sample:
         return missing(res, scenario, peer)
-    text = short(sample.median) + marks(res, scenario, peer, sample)
-    ratio = res.ratio(scenario, peer, RINGPOST, name) if with_ratio and peer != RINGPOST else None
-    return text + (" (%s)" % times(ratio.median) if ratio else "")
+    return short(sample.median) + marks(res, scenario, peer, sample) + (beside(res, scenario, peer, name) if with_ratio else "")
+
+
+def beside(res, scenario, peer, name):
+    """The ratio to ringpost as it stands behind a figure."""
+    ratio = res.ratio(scenario, peer, RINGPOST, name) if peer != RINGPOST else None
+    return " (%s)" % times(ratio.median) if ratio else ""
 
 
 def emphasised(res, scenario):
@@ -124,13 +138,18 @@ def spread_table(res, scenarios):
     return table(["±% / runs"] + peers, [[s] + [spread_cell(res, s, p) for p in peers] for s in scenarios])
 
 
+def load_table(res, scenarios):
+    peers = res.peers(scenarios)
+    return table(["ms per message"] + peers, [[s] + [cell(res, s, p, "load_ms") for p in peers] for s in scenarios])
+
+
 def rate_cell(res, scenario, peer):
     rate = res.sample(scenario, peer, "rate")
     if not rate:
         return missing(res, scenario, peer)
     busy = [res.sample(scenario, peer, "busy_" + side) for side in ("proxy", "load")]
     who = results.limit(*(b.median if b else 0 for b in busy))
-    return "%s%s %-2s" % (short(rate.median), marks(res, scenario, peer, rate), who)
+    return "%s%s%s %-2s" % (short(rate.median), marks(res, scenario, peer, rate), beside(res, scenario, peer, "rate"), who)
 
 
 def rate_table(res, scenarios):
@@ -142,7 +161,8 @@ def packets_cell(res, scenario, peer):
     segments, switches = (res.sample(scenario, peer, k) for k in ("segments", "switches"))
     if not segments:
         return missing(res, scenario, peer)
-    return "%.1f" % segments.median + (" / %.2f" % switches.median if switches and peer != DIRECT else "")
+    return "%.1f%s" % (segments.median, beside(res, scenario, peer, "segments")) + (
+        " / %.2f" % switches.median if switches and peer != DIRECT else "")
 
 
 def packets_table(res, scenarios):
@@ -170,7 +190,8 @@ def latency_row(res, scenario, peer):
     behind = " behind" if due and rate.median < BEHIND * due else ""
     added = [res.added(scenario, peer, DIRECT, "latency_us." + key) if peer != DIRECT else None for key, _ in PERCENTILES]
     return ([scenario, peer, short(rate.median) + marks(res, scenario, peer, rate) + behind] +
-            [short(s.median) for s in samples] + [signed(a) for a in added])
+            [short(s.median) + beside(res, scenario, peer, "latency_us." + key) for s, (key, _) in zip(samples, PERCENTILES)] +
+            [signed(a) for a in added])
 
 
 def latency_table(res, scenarios):
@@ -190,7 +211,7 @@ def memory_row(res, scenario, peer):
     processes, threads = value("processes"), value("threads")
     many = "/".join("{:,.0f}".format(x.median) for x in (processes, threads) if x) or "-"
     base = value("base_kib")
-    return ([scenario, peer, count] + [cell(res, scenario, peer, k + "_kib", k != "kernel") for k in ("user", "kernel", "all")] +
+    return ([scenario, peer, count] + [cell(res, scenario, peer, k + "_kib") for k in ("user", "kernel", "all")] +
             [short(base.median / 1024) if base else "-", many])
 
 
@@ -209,6 +230,30 @@ def windows(res):
     return "%.1f s each" % low if high - low < 0.05 else "%.1f to %.1f s" % (low, high)
 
 
+def cores(machine):
+    """Which, and what about them moves the figures."""
+    if "proxy_cpu" not in machine:
+        return "unknown"
+    return "proxy on CPU %s, load and sink on %s%s%s" % (
+        machine["proxy_cpu"], machine["load_cpu"], ", two threads of one core" if machine.get("one_core") else "",
+        ", clock: " + machine["governor"] if machine.get("governor") else "")
+
+
+def counted_by(res):
+    """Where CPU time comes from: with less than control groups, what has ended may be missing."""
+    kinds = sorted({r["counted"] for r in res.runs if r.get("counted")})
+    if not kinds:
+        return "unknown"
+    return " and ".join(kinds) + (", interrupts added" if res.machine.get("interrupts") == "apart" else "")
+
+
+def stolen(res):
+    shares = sorted(r["stolen"] for r in res.runs if "stolen" in r)
+    if not shares:
+        return "unknown"
+    return "half of the windows at most %s %%, the worst %s %%" % (percent(shares[len(shares) // 2]), percent(shares[-1]))
+
+
 def noise_line(res):
     """How far the rounds are apart in general."""
     noise = sorted(s.noise for s in (res.sample(*c, "cpu_ms") for c in {(r["scenario"], r["peer"]) for r in res.runs
@@ -225,11 +270,15 @@ def head(res):
         ("date", m.get("date", "unknown")),
         ("machine", "%s, %s CPUs, %s GiB" % (m.get("cpu", "?"), m.get("cpus", "?"), m.get("memory_gib", "?"))),
         ("kernel", "Linux %s" % m.get("kernel", "?")),
-        ("network", "loopback" + (" in a namespace of its own" if m.get("namespace") else ", shared with the machine")),
+        ("cores", cores(m)),
+        ("network", "loopback" + (" in a namespace of its own" if m.get("namespace") else ", shared with the machine") +
+         (", " + m["congestion_control"] if m.get("congestion_control") else "")),
+        ("counted by", counted_by(res)),
         ("runs", "%d in %d rounds%s" % (len(res.runs), res.rounds(), ", cut short" if res.cut else "")),
         ("windows", windows(res)),
         ("failed", "%d" % len(res.failed())),
-        ("disturbed", "%d" % len(res.disturbed())),
+        ("disturbed", "%d by others' work, %d while the machine was slower" % (len(res.disturbed()), len(res.slowed()))),
+        ("stolen by the host", stolen(res)),
         ("refusals", "%d runs with messages that were not accepted" % len(res.not_accepted())),
         ("spread", noise_line(res)),
     ]
@@ -276,6 +325,7 @@ def load_sections(res, load):
     yield Section("CPU per message", NOTES["cpu"], cpu_table(res, load))
     yield Section("Spread of CPU per message", NOTES["spread"], spread_table(res, load))
     yield Section("Messages per second", NOTES["rate"], rate_table(res, load))
+    yield Section("CPU of load and sink", NOTES["load"], load_table(res, load))
     yield Section("Packets and context switches", NOTES["packets"], packets_table(res, load))
 
 
@@ -300,6 +350,7 @@ def sections(res):
     if bdat:
         yield Section("BDAT", NOTES["bdat"], bdat_table(res, bdat))
         yield Section("BDAT, messages per second", "", rate_table(res, bdat))
+        yield Section("BDAT, CPU of load and sink", "", load_table(res, bdat))
     if far:
         yield Section("A far network", NOTES["far"], cpu_table(res, far))
         yield Section("A far network, messages per second", "", rate_table(res, far))
@@ -336,7 +387,7 @@ def brief(res):
     idle = res.scenarios(of("idle"))
     parts += [memory_table(res, idle)] if idle else []
     parts.append("CPU ms per message, in parentheses times ringpost's. Spread: %s. %d of %d runs failed, %d were disturbed." % (
-        noise_line(res), len(res.failed()), len(res.runs), len(res.disturbed())))
+        noise_line(res), len(res.failed()), len(res.runs), len(res.disturbed() + res.slowed())))
     return "\n\n".join(parts + [goals.summary(goals.goals(res))]) + "\n"
 
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A file of runs and what can be said of it: medians, spreads, ratios and differences taken round by round.
 
-Nothing here prints or draws. A run in which others worked on the proxy's core (`foreign` above 10 % of the window) is
-disturbed: it is left out where a clean run of the same scenario and peer exists, and marked where none does. A run that
-failed has no figures. A file that was cut short (the measurement was stopped) is read up to its last whole line.
+Nothing here prints or draws. A run is disturbed in which others worked on the proxy's core (`foreign` above 10 % of the
+window), whose counters were not read at the ends of the load's window (`edge` above 2 % of it), or in which the machine was
+slower: load and sink took 10 % more CPU for a message than in another round of the same cell, with as many packets. It is
+left out where a clean run of the same scenario and peer exists, and marked where none does. A run that failed has no
+figures. A file that was cut short (the measurement was stopped) is read up to its last whole line.
 """
 import json
 import re
@@ -11,8 +13,13 @@ import statistics
 from dataclasses import dataclass
 
 RINGPOST, DIRECT = "ringpost", "direct"
-MOVERS = ("haproxy", "haproxy-splice", "nginx-stream")  # they move bytes and read nothing
+# They move bytes and read nothing: with the buffers that they have by default, and with larger ones.
+DEFAULT_MOVERS = ("haproxy", "haproxy-splice", "nginx-stream")
+MOVERS = DEFAULT_MOVERS + ("haproxy-64k", "nginx-stream-64k")
 DISTURBED = 0.10  # of the window: others' work on the proxy's core
+LATE = 0.02       # of the window: how much longer or shorter that of the counters may be
+# The load's core does the same for each message of a cell. What that costs is told well where it has enough to do.
+SLOWER, LOAD_BUSY, SAME_PACKETS = 1.10, 0.5, 0.02
 BUSY = 0.95       # a core that is busy for more than this is the limit
 PERCENTILES = (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9"))
 _SIZE = re.compile(r"new-(\d+)([km])$")
@@ -51,20 +58,42 @@ class Sample:
 
 
 def figure(record, name):
-    """`latency_us.p99` is looked up in two steps; None when the record has none."""
+    """`latency_us.p99` is looked up in two steps; None when the record has none. `load_ms` is what load and sink took."""
+    if name == "load_ms":
+        return 1000 * record["busy_load"] / record["rate"] if record.get("rate") and "busy_load" in record else None
     for key in name.split("."):
         record = record.get(key) if isinstance(record, dict) else None
     return record
 
 
 def disturbed(record):
-    return record.get("foreign", 0) > DISTURBED
+    return record.get("foreign", 0) > DISTURBED or record.get("edge", 0) > LATE
+
+
+def load_cost(record):
+    """CPU of load and sink for a message; None where too little was measured to tell."""
+    busy, rate = record.get("busy_load", 0), record.get("rate", 0)
+    return busy / rate if rate and busy > LOAD_BUSY else None
+
+
+def slowed(record, cell):
+    """Was the machine slower in this run than in another of its cell? A virtual machine does not see its host's other guests."""
+    cost, packets = load_cost(record), record.get("segments")
+    if cost is None or not packets:
+        return False
+    alike = (r for r in cell if load_cost(r) and abs(r.get("segments", 0) / packets - 1) <= SAME_PACKETS)
+    return any(cost > SLOWER * load_cost(r) for r in alike)
+
+
+def clean_runs(cell):
+    good = [r for r in cell if "failed" not in r]
+    return [r for r in good if not disturbed(r) and not slowed(r, good)]
 
 
 def sample_of(records, name):
     """Of runs of one cell; None when no run has the figure."""
     good = [r for r in records if "failed" not in r and figure(r, name) is not None]
-    clean = [r for r in good if not disturbed(r)]
+    clean = clean_runs(good)
     used = clean or good
     return Sample({r["round"]: figure(r, name) for r in used}, not clean) if used else None
 
@@ -167,8 +196,7 @@ class Results:
 
     def used(self, scenario, peer):
         """The runs that count for the cell."""
-        good = [r for r in self.cell(scenario, peer) if "failed" not in r]
-        return [r for r in good if not disturbed(r)] or good
+        return clean_runs(self.cell(scenario, peer)) or [r for r in self.cell(scenario, peer) if "failed" not in r]
 
     def sample(self, scenario, peer, name):
         return sample_of(self.cell(scenario, peer), name)
@@ -198,6 +226,10 @@ class Results:
 
     def disturbed(self):
         return [r for r in self.runs if "failed" not in r and disturbed(r)]
+
+    def slowed(self):
+        return [r for cell in self._cells.values() for r in cell if "failed" not in r and not disturbed(r) and slowed(
+            r, [x for x in cell if "failed" not in x])]
 
     def not_accepted(self):
         return [r for r in self.runs if r.get("not_accepted")]

@@ -4,6 +4,7 @@
 Owns the processes, the temporary folder and the control group; all are gone after `close()`, also when a start fails.
 """
 import contextlib
+import ctypes
 import json
 import os
 import resource
@@ -14,12 +15,12 @@ import subprocess
 import tempfile
 import time
 
+import machine
 from group import open_group
-from machine import free_port
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "peers")
-START_PATIENCE_S = 20
-SESSIONS = 6000  # what peers with a limit are set up for, unless a scenario needs more
+START_PATIENCE_S, END_PATIENCE_S = 20, 20
+SESSIONS = 6000  # what peers with a limit are set up for, unless a scenario needs more or descriptors are short
 SPARE = 16
 
 
@@ -45,6 +46,29 @@ def wait_until_answering(host, port, processes, what):
     raise Failed("%s does not answer on port %d" % (what, port))
 
 
+def sessions_for(asked, descriptors):
+    """What peers with a limit are set up for: HAProxy does not start where its limit does not fit the descriptors."""
+    return max(asked + SPARE, min(SESSIONS, descriptors // 3))
+
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def goes_with_us():
+    """Called in a child between fork and exec: it is asked to end when this program is gone, however that came."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def ended(p):
+    """Not a child any more. Who does not go when asked is killed."""
+    try:
+        p.wait(END_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        p.kill()
+        p.wait()
+
+
 class Here:
     """A host of the machine itself; network.py has others."""
     address, prefix = "127.0.0.1", []
@@ -61,17 +85,18 @@ class Place:
     given is the caller's, who may let several places share it."""
 
     def __init__(self, build, cpu, load_cpu, name, sessions=0, group=None, network=Loopback):
-        self.sessions = max(sessions + SPARE, SESSIONS)
         self.descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.sessions = sessions_for(sessions, self.descriptors)
         self.build, self.cpu, self.load_cpu = os.path.abspath(build), cpu, load_cpu
+        self.interrupts_apart = machine.interrupts_apart(cpu)
         self.folder = tempfile.TemporaryDirectory(prefix="ringpost-bench.", ignore_cleanup_errors=True)
         self.dir = self.folder.name
         os.chmod(self.dir, 0o755)  # peers that change their user read their configuration from it
         self.network = network
         self.host, self.upstream_host = network.proxy.address, network.server.address
-        self.port, self.upstream_port = free_port(), free_port()
+        self.port, self.upstream_port = machine.free_port(), machine.free_port()
         self.group_lent = group is not None
-        self.group = group or open_group("ringpost-bench.%d.%s" % (os.getpid(), name))
+        self.group = group or open_group(name)
         self.processes, self.helpers = [], []
 
     def template(self, name, **more):
@@ -98,15 +123,25 @@ class Place:
         def enter():
             if counted:
                 self.group.enter()
+            goes_with_us()
             os.sched_setaffinity(0, {cpu})
-        out = open(os.path.join(self.dir, "output"), "ab")
-        p = subprocess.Popen(self.network.proxy.prefix + argv, preexec_fn=enter, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                             cwd=self.dir, **more)
-        out.close()
+        with open(os.path.join(self.dir, "output"), "ab") as out:
+            try:
+                p = subprocess.Popen(self.network.proxy.prefix + argv, preexec_fn=enter, stdin=subprocess.DEVNULL, stdout=out,
+                                     stderr=out, cwd=self.dir, **more)
+            except (OSError, subprocess.SubprocessError) as e:
+                raise Failed("%s cannot be started: %s" % (argv[0], e)) from None
         (self.processes if counted else self.helpers).append(p)
         if counted:
             self.group.add(p.pid)
         return p
+
+    def cpu_s(self):
+        """(all, user, system) seconds of the peer so far. Interrupts that the kernel counts apart are its own, too: on its core
+        they are what its sends and the others' replies made."""
+        used, user, system = self.group.cpu_s()
+        interrupts = machine.core(self.cpu).interrupts if self.interrupts_apart else 0
+        return used + interrupts, user, system + interrupts
 
     def output(self):
         """The last that the peer has said, for the report of a failure."""
@@ -123,7 +158,7 @@ class Place:
         for p in ours:
             p.terminate()
         for p in self.processes + self.helpers:
-            p.wait()
+            ended(p)
         self.folder.cleanup()
 
 
@@ -141,7 +176,8 @@ class Stand:
             p = self.place
             self.sink = subprocess.Popen(p.network.server.prefix + [
                 p.build + "/ringpost-sink", "--quiet", "--cpu", str(p.load_cpu), "--listen",
-                "%s:%d" % (p.upstream_host, p.upstream_port)] + self.sink_options, stdout=subprocess.PIPE, text=True)
+                "%s:%d" % (p.upstream_host, p.upstream_port)] + self.sink_options, stdout=subprocess.PIPE, text=True,
+                preexec_fn=goes_with_us)
             with p.network.client.inside():
                 wait_until_answering(p.upstream_host, p.upstream_port, [self.sink], "the sink")
                 self.peer.start(p)
@@ -165,16 +201,22 @@ class Stand:
 
     def end_sink(self):
         """The last that it has printed: with --stats its counters."""
-        self.sink.terminate()
-        lines = self.sink.communicate()[0].splitlines()
-        self.sink = None
+        sink, self.sink = self.sink, None
+        sink.terminate()
+        try:
+            lines = sink.communicate(timeout=END_PATIENCE_S)[0].splitlines()
+        except subprocess.TimeoutExpired:
+            sink.kill()
+            lines = sink.communicate()[0].splitlines()
         return json.loads(lines[-1]) if lines else {}
 
     def close(self):
-        self.peer.stop(self.place)
-        self.place.close()
-        if self.sink:
-            self.end_sink()
+        try:
+            self.peer.stop(self.place)
+            self.place.close()
+        finally:
+            if self.sink:
+                self.end_sink()
 
 
 class Load:
@@ -185,37 +227,51 @@ class Load:
         p = stand.place
         self.argv = p.network.client.prefix + [p.build + "/ringpost-blast", "--json"] + (["--marks"] if marks else []) + [
             "--cpu", str(p.load_cpu), "--to", "%s:%d" % stand.address] + arguments
-        self.p = subprocess.Popen(self.argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+        self.p = subprocess.Popen(self.argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=goes_with_us)
+        self._rest = b""  # of what it has said
+
+    def _more(self, until):
+        """Reads what it says next; False: it has said all."""
+        if not select.select([self.p.stdout], [], [], max(until - time.monotonic(), 0))[0]:
+            return True
+        said = os.read(self.p.stdout.fileno(), 1 << 16)
+        self._rest += said
+        return bool(said)
+
+    def _words(self):
+        """What it had to say beside: read when it has ended."""
+        return self.p.stderr.read().decode("utf-8", "replace").strip()[-300:]
 
     def _line(self, ev, patience_s):
         until = time.monotonic() + patience_s
         while time.monotonic() < until:
-            if select.select([self.p.stdout], [], [], 1)[0]:
-                line = self.p.stdout.readline()
-                if not line:
-                    raise Failed("the load ended: " + self.p.stderr.read().strip()[-300:])
+            while b"\n" in self._rest:
+                line, self._rest = self._rest.split(b"\n", 1)
                 said = json.loads(line)
                 if said.get("ev") == ev:
                     return said
+            if not self._more(until):
+                raise Failed("the load ended: " + self._words())
         self.kill()
         raise Failed("the load did not get to '%s' in %d s" % (ev, patience_s))
 
     def begin(self, patience_s=60):
         return self._line("measuring", patience_s)
 
-    def end(self, patience_s=120):
-        return self._line("measured", patience_s)
+    def end(self, seconds, patience_s=60):
+        return self._line("measured", seconds + patience_s)
 
     def report(self, patience_s=60):
+        until = time.monotonic() + patience_s
+        while self._more(until):
+            if time.monotonic() >= until:
+                self.kill()
+                raise Failed("the load did not end")
+        ended(self.p)
         try:
-            out, err = self.p.communicate(timeout=patience_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise Failed("the load did not end") from None
-        try:
-            return json.loads(out.splitlines()[-1])
+            return json.loads(self._rest.splitlines()[-1])
         except (IndexError, ValueError):
-            raise Failed("no report from the load: " + err.strip()[-300:]) from None
+            raise Failed("no report from the load: " + self._words()) from None
 
     def kill(self):
         if self.p.poll() is None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """ringpost by itself on loopback: what hooks cost.
 
-cost     CPU time of ringpost per message, for no hook and for each kind of hook: 4 KB messages on kept connections, lock-step
-         and pipelined. Each row of each round is a fresh ringpost (one worker on CPU 0); sink, blast and the policy server are
-         on CPU 1, and their CPU time is not counted. Rounds are interleaved. The ratio is taken within each round, so drift of
-         the machine cancels; shown are medians with their range.
+cost     CPU time of ringpost per message, for no hook and for each kind of hook: 4 KB messages on kept connections,
+         lock-step and pipelined. Each row of each round is a fresh ringpost (one worker on a CPU of its own); sink, blast and the
+         policy server are on another, and their CPU time is not counted. Rounds are interleaved. The ratio is taken within
+         each round, so drift of the machine cancels; shown are medians with their range.
 pending  A plugin that takes its time over one session in a thousand: latencies of the others, with and without, by turns.
          Then many sessions that all wait at once: memory of each, threads, what became of them.
 
@@ -14,12 +14,12 @@ checked, and status 1 when it is not so. The set-up is that of bench/compare: it
 import argparse
 import json
 import os
-import signal
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(1, os.path.join(os.path.dirname(HERE), "compare"))
 
+import group  # noqa: E402
 import machine  # noqa: E402
 from at_once import all_at_once  # noqa: E402
 from cost import cost  # noqa: E402
@@ -54,10 +54,11 @@ def measure(a):
 
 
 def main():
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started ends, too
+    machine.end_by_signals()
     a = arguments()
     machine.isolate()
     machine.raise_descriptors()
+    group.remove_orphans()
     print("CPU %d: ringpost, CPU %d: all else; Linux %s; load of the machine before: %s" % (
         PROXY_CPU, LOAD_CPU, os.uname().release, " ".join("%.2f" % x for x in os.getloadavg())), flush=True)
     try:

@@ -2,10 +2,11 @@
 """A ringpost with one hook, as a peer of bench/compare, and what has to hold of it whatever the times are."""
 import statistics
 
+import machine
 from peers import Ringpost
 from stand import Stand, send
 
-PROXY_CPU, LOAD_CPU = 0, 1
+PROXY_CPU, LOAD_CPU = machine.pair()
 PATIENCE_S = 120
 FAILINGS = ("hook_failures", "hook_deadlines", "hook_refusals", "hook_late_answers")
 
@@ -57,7 +58,7 @@ def load(stand, words, messages):
 
 
 def cpu_us(stand):
-    return stand.place.group.cpu_s()[0] * 1e6
+    return stand.place.cpu_s()[0] * 1e6
 
 
 def spread(values, form):

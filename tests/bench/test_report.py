@@ -71,6 +71,28 @@ class Samples(unittest.TestCase):
     def test_a_tenth_of_the_window_is_not_yet_disturbed(self):
         self.assertEqual(made(*costs("c1", a=[1.0, (5.0, 0.10)])).sample("c1", "a", "cpu_ms").n, 2)
 
+    def test_a_run_whose_counters_were_read_late_is_left_out(self):
+        r = made(run("c1", "a", 0, cpu_ms=1.0, edge=0.02), run("c1", "a", 1, cpu_ms=5.0, edge=0.021))
+        self.assertEqual((r.sample("c1", "a", "cpu_ms").by_round, len(r.disturbed())), ({0: 1.0}, 1))
+
+    def slow(self, *figures):
+        """Runs of a cell: CPU, the load's share of its core at 1,000 messages a second, packets."""
+        return made(*(run("c1", "a", i, cpu_ms=cpu, busy_load=busy, rate=1000, segments=n) for i, (cpu, busy, n) in enumerate(figures)))
+
+    def test_a_run_while_the_machine_was_slower_is_left_out(self):
+        r = self.slow((1.0, 0.7, 8.0), (1.4, 0.98, 8.01), (1.05, 0.76, 8.0))
+        self.assertEqual((r.sample("c1", "a", "cpu_ms").by_round, len(r.slowed()), len(r.disturbed())), ({0: 1.0, 2: 1.05}, 1, 0))
+        self.assertIn("0 by others' work, 1 while the machine was slower", report.head(r))
+
+    def test_a_proxy_that_was_slower_is_not_the_machine(self):
+        self.assertEqual(self.slow((1.0, 0.9, 8.0), (2.0, 0.9, 8.0)).sample("c1", "a", "cpu_ms").n, 2)
+
+    def test_other_packets_are_other_work_for_the_load(self):
+        self.assertEqual(self.slow((1.0, 0.7, 8.0), (1.4, 0.98, 9.0)).sample("c1", "a", "cpu_ms").n, 2)
+
+    def test_a_load_with_little_to_do_tells_nothing(self):
+        self.assertEqual(self.slow((1.0, 0.3, 8.0), (1.4, 0.45, 8.0)).sample("c1", "a", "cpu_ms").n, 2)
+
     def test_where_all_are_disturbed_they_count_and_are_marked(self):
         r = made(*costs("c1", a=[(4.0, 0.5), (5.0, 0.5)], ringpost=[1.0, 1.0]))
         self.assertEqual((r.sample("c1", "a", "cpu_ms").median, r.sample("c1", "a", "cpu_ms").disturbed), (4.5, True))
@@ -86,6 +108,14 @@ class Samples(unittest.TestCase):
     def test_refused_messages_are_marked(self):
         r = made(run("c1", "a", cpu_ms=1, not_accepted=3))
         self.assertEqual(report.cell(r, "c1", "a", "cpu_ms"), "1.00!")
+
+    def test_what_load_and_sink_took(self):
+        r = made(run("c1", "ringpost", rate=1000, busy_load=0.5), run("c1", "a", rate=2000, busy_load=0.5), run("c1", "b", rate=0))
+        self.assertEqual([report.cell(r, "c1", p, "load_ms") for p in ("ringpost", "a", "b")], ["0.500", "0.250 (0.50)", "-"])
+
+    def test_lock_step_in_a_pipelined_row_is_marked(self):
+        r = made(run("kept-4k-pipe", "a", cpu_ms=1, lock_step=50), run("kept-4k-pipe", "b", cpu_ms=1))
+        self.assertEqual([report.cell(r, "kept-4k-pipe", p, "cpu_ms") for p in "ab"], ["1.00~", "1.00"])
 
     def test_figures_one_level_down_and_absent_ones(self):
         r = made(run("c1", "a", latency_us={"p50": 7}), run("c1", "b", all_kib=None))
@@ -142,6 +172,25 @@ class Cells(unittest.TestCase):
                 self.assertEqual(results.limit(proxy, load), text)
         self.assertEqual(report.rate_cell(made(*costs("c1", a=[1.0])), "c1", "a"), "100 P ")
 
+    def test_every_figure_has_its_ratio_to_ringpost(self):
+        def one(peer, x):
+            return run("c1", peer, rate=100 * x, segments=20 * x, switches=1,
+                       latency_us={k: 50 * x for k in ("p50", "p99", "p999")})
+        r = made(one("ringpost", 1), one("a", 2))
+        self.assertEqual((report.rate_cell(r, "c1", "a").strip(), report.packets_cell(r, "c1", "a")),
+                         ("200 (2.00)", "40.0 (2.00) / 1.00"))
+        self.assertEqual(report.latency_row(r, "c1", "a")[3:6], ["100 (2.00)"] * 3)
+        self.assertEqual(report.latency_row(r, "c1", "ringpost")[3:6], ["50.0"] * 3)
+
+    def test_the_head_says_what_moves_the_figures(self):
+        machine = {**MACHINE, "proxy_cpu": 2, "load_cpu": 3, "one_core": True, "governor": "powersave", "namespace": True,
+                   "congestion_control": "bbr", "interrupts": "apart"}
+        runs = [run("c1", "a", i, cpu_ms=1, counted="cgroup v2", stolen=x) for i, x in enumerate((0, 0.01, 0.2))]
+        text = report.head(results.Results([json.dumps(line) for line in (machine, *runs)]))
+        for words in ("proxy on CPU 2, load and sink on 3, two threads of one core, clock: powersave", "of its own, bbr",
+                      "cgroup v2, interrupts added", "at most 1.0 %, the worst 20 %"):
+            self.assertIn(words, text)
+
     def test_bold_is_the_cheapest_mover_and_ringpost_not_above_it(self):
         r = made(*costs("new-1k", ringpost=[1.0], haproxy=[1.2], nginx_stream=[1.0], nginx_mail=[0.5]),
                  *costs("new-10k", ringpost=[1.1], haproxy=[1.0], nginx_stream=[1.2]), *costs("c1", ringpost=[1.1]))
@@ -155,7 +204,7 @@ class Cells(unittest.TestCase):
     def test_sessions_that_were_not_opened_are_shown(self):
         r = made(run("idle-100000", "ringpost", **IDLE), run("idle-100000", "a", **{**IDLE, "alive": 49000, "all_kib": 20.8}))
         self.assertEqual(report.memory_row(r, "idle-100000", "a"),
-                         ["idle-100000", "a", "49,000 of 100,000", "2.40 (1.00)", "7.60", "20.8 (2.00)", "2.00", "1/2"])
+                         ["idle-100000", "a", "49,000 of 100,000", "2.40 (1.00)", "7.60 (1.00)", "20.8 (2.00)", "2.00", "1/2"])
 
     def test_columns_are_aligned(self):
         lines = tables.table(["a", "bb"], [["long name", "1"], ["x", "1,000"]]).splitlines()
@@ -188,7 +237,15 @@ class Goals(unittest.TestCase):
                           *costs("new-10k", ringpost=[0.9], nginx_mail=[2]), *costs("new-100k", haproxy=[1]),
                           run("new-100k", "ringpost", failed="x"), *costs("c500", ringpost=[9], haproxy=[1]))
         self.assertEqual(v, {"CPU, new-1k": "reached", "CPU, kept-4k": "reached within the noise", "CPU, kept-75k": "not reached",
-                             "CPU, new-10k": "not measured", "CPU, new-100k": "not reached",
+                             "CPU, new-10k": "not measured", "CPU, new-100k": "not reached", "CPU, c500": "not reached",
+                             "idle sessions at once": "not measured"})
+
+    def test_a_mover_that_was_tuned_counts(self):
+        v = self.verdicts(*costs("new-1k", ringpost=[0.9], haproxy=[1.0], nginx_stream_64k=[0.8]),
+                          *costs("new-1m", ringpost=[0.5], haproxy=[1.0], haproxy_64k=[0.6]),
+                          *costs("new-10m", ringpost=[0.5], haproxy=[1.0], haproxy_64k=[1.1]))
+        self.assertEqual(v, {"CPU, new-1k": "not reached", "CPU, new-1m": "not reached",
+                             "CPU, new-1m, default buffers": "reached", "CPU, new-10m": "reached",
                              "idle sessions at once": "not measured"})
 
     def test_a_large_message_may_cost_little_more_than_half(self):
@@ -268,6 +325,12 @@ class Against(unittest.TestCase):
         (p,) = agree.pairs(measured(10.4), measured(20.8))
         self.assertEqual(p.quotient, 2.0)
 
+    def test_memory_that_was_counted_in_another_way_is_not_compared(self):
+        def measured(how):
+            return made(*(run("idle-1000", p, **{**IDLE, "kernel_from": how}) for p in ("ringpost", "a")))
+        self.assertEqual(len(agree.pairs(measured("slabs"), measured("slabs"))), 1)
+        self.assertEqual(agree.pairs(measured("slabs"), measured("cgroup v2")), [])
+
     def test_what_only_one_has_is_not_compared(self):
         a = made(*costs("new-1k", ringpost=[1.0], haproxy=[1.0], a=[1.0]), *costs("c1", ringpost=[1.0], haproxy=[1.0]))
         b = made(*costs("new-1k", ringpost=[1.0], haproxy=[1.0]), run("c1", "haproxy", failed="x"))
@@ -289,8 +352,9 @@ class Whole(unittest.TestCase):
         text = report.render(res, "![x](x.svg)")
         titles = [line[3:] for line in text.splitlines() if line.startswith("## ")]
         self.assertEqual(titles, ["CPU per message", "Spread of CPU per message", "Messages per second",
-                                  "Packets and context switches", "Latency", "Memory per idle session", "BDAT",
-                                  "BDAT, messages per second", "A far network",
+                                  "CPU of load and sink", "Packets and context switches", "Latency",
+                                  "Memory per idle session", "BDAT", "BDAT, messages per second",
+                                  "BDAT, CPU of load and sink", "A far network",
                                   "A far network, messages per second", "A far network, latency", "Goals", "Pictures",
                                   "Runs that failed", "The scenarios"])
         for scenario in res.scenarios():
