@@ -49,6 +49,7 @@ struct seg {
 
 bool streams_init(struct streams *ss, struct ring *r, uint32_t segs_max, uint32_t cells_max)
 {
+	ASSERT(segs_max >= cells_max);
 	memset(ss, 0, sizeof(*ss));
 	ss->ring = r;
 	list_init(&ss->parked);
@@ -71,6 +72,7 @@ void streams_fini(struct streams *ss)
 {
 	ASSERT(list_empty(&ss->parked) && list_empty(&ss->dirty));
 	ASSERT(list_empty(&ss->ending) && list_empty(&ss->later));
+	ASSERT(ss->promised == 0);
 	while (ss->zc_holds.used > 0)
 		ring_turn(ss->ring, UINT64_MAX);
 	slab_fini(&ss->segs);
@@ -89,12 +91,6 @@ void streams_defer(struct streams *ss, struct deferred *d)
 static bool pool_healthy(const struct streams *ss)
 {
 	return ring_bufs_free(ss->ring) * 2 >= ring_bufs_total(ss->ring) + 2;
-}
-
-/* What slow sockets leave behind fits: in buffers now, in cells when those run short. */
-static bool plenty(const struct streams *ss)
-{
-	return pool_healthy(ss) && ss->cells.used <= ss->cells.count_max / 2;
 }
 
 /* ---- segs ---- */
@@ -543,10 +539,46 @@ uint64_t stream_waited_us(const struct stream *s)
 	return s->waited_us + (s->wait_began_us ? now - s->wait_began_us : 0);
 }
 
+/* What one with this cap may bring, in cells. */
+static uint32_t cells_of(uint32_t cap)
+{
+	return 2 * cap / CELL_BYTES;
+}
+
+/* A large receive may bring all of it after the socket that it is for has ceased to take any, so
+ * there is a cell for each octet that is still to come. A quarter of the cells is for whoever asks
+ * first; as much again for those that have shown that they make use of it. */
+static uint32_t next_cap(const struct stream *s)
+{
+	const struct streams *ss = s->core;
+	uint32_t room = ss->cells.count_max / (s->bulk ? 2 : 4), cap = STREAM_RECV_CAP_BYTES;
+
+	if (!pool_healthy(ss))
+		return STREAM_RECV_SCARCE_BYTES;
+	while (cap > STREAM_RECV_SCARCE_BYTES &&
+		ss->cells.used + ss->promised + cells_of(cap) > room)
+		cap /= 2;
+	return cap;
+}
+
+static void promise(struct stream *s, uint32_t cap)
+{
+	s->promised = cap > STREAM_RECV_SCARCE_BYTES ? (uint16_t)cells_of(cap) : 0;
+	s->core->promised += s->promised;
+}
+
+static void promise_over(struct stream *s)
+{
+	s->core->promised -= s->promised;
+	s->promised = 0;
+}
+
 static void doze_done(struct ring_op *op, const struct ring_done *d);
 
 static void arm_recv(struct stream *s)
 {
+	uint32_t cap;
+
 	if (!s->want_read || s->ended || s->receiving || !speaks(s))
 		return;
 	if (ring_op_armed(&s->recv_op) || ring_op_armed(&s->dial_op) ||
@@ -558,8 +590,9 @@ static void arm_recv(struct stream *s)
 		ring_poll(s->core->ring, &s->recv_op, s->fd, POLLIN);
 		return;
 	}
-	ring_recv(s->core->ring, &s->recv_op, s->fd,
-		plenty(s->core) ? STREAM_RECV_CAP_BYTES : STREAM_RECV_SCARCE_BYTES);
+	cap = next_cap(s);
+	promise(s, cap);
+	ring_recv(s->core->ring, &s->recv_op, s->fd, cap);
 }
 
 static void tell_quiet(struct stream *s)
@@ -621,6 +654,10 @@ static void recv_done(struct ring_op *op, const struct ring_done *d)
 	if (d->res != RING_CANCELED)
 		s->dozing = false;
 	s->receiving = !d->more;
+	if (!d->more) {
+		promise_over(s);
+		s->bulk = d->res == RING_OK && d->data.n > 0;
+	}
 	s->bytes_in += d->data.n;
 	if (d->data.n > 0 && speaks(s) && !s->ended)
 		s->ev->on_bytes(s, d->data, d->buf_held ? (int32_t)d->buf : -1);

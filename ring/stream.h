@@ -20,7 +20,8 @@
 #define STREAM_HIGH_BYTES (64u << 10) /* stop feeding a stream that has this much unsent ... */
 #define STREAM_LOW_BYTES (16u << 10)  /* ... until it is down to this: then on_drained() */
 /* Of one multishot receive. Large while there is room: each piece costs the sender a window update
- * and a wake-up, so four times as much at once halves the CPU time of a large body. */
+ * and a wake-up, so four times as much at once halves the CPU time of a large body. Room is what is
+ * left of the cells when all that armed receives may bring has found its place in them. */
 #define STREAM_RECV_CAP_BYTES (256u << 10)
 #define STREAM_RECV_SCARCE_BYTES (16u << 10) /* when buffers or cells run short */
 #define STREAM_HOT_BYTES \
@@ -65,6 +66,7 @@ struct streams {
 	struct ring *ring;
 	struct slab segs;     /* staged pieces: a lease, or up to a few hundred copied octets */
 	struct slab cells;    /* 4 KiB each, for larger copies */
+	uint32_t promised;    /* of them, to what armed receives may bring */
 	struct slab zc_holds; /* of movers: registered buffers with what the kernel does to them */
 	struct list parked;   /* receives waiting for a buffer, oldest first (U4) */
 	struct list dirty;    /* have staged octets, to be sent at the end of the turn */
@@ -87,6 +89,7 @@ struct stream {
 	bool want_read : 1;
 	bool cancelling : 1;
 	bool dozing : 1;  /* what is to be armed, when the receive has ended, is a poll */
+	bool bulk : 1;	  /* the last receive ended because it had brought all it might */
 	bool ended : 1;	  /* on_end was (or will not be) given */
 	bool blocked : 1; /* was above high, or the socket was full */
 	bool broken : 1;
@@ -99,13 +102,15 @@ struct stream {
 	bool taken : 1;	       /* a mover has the input: stream_read() only leaves a note */
 	bool read_later : 1;   /* that note */
 	uint8_t broken_why;    /* enum ring_res, until on_broken was given */
+	uint16_t promised;     /* cells, to the receive that is armed */
 	uint64_t bytes_in, bytes_out;
 	uint64_t waited_us, wait_began_us; /* for input; the second 0: not now */
 	struct list parked_node, dirty_node, ending_node;
 	struct list lent; /* others' buffers that the kernel still sends from, see stream_lend() */
 };
 
-/* `segs_max` bounds what all streams of the core can have staged. */
+/* They bound what all streams of the core can have staged. A cell in use takes a seg as well, so
+ * there are no fewer of these. */
 bool streams_init(
 	struct streams *ss, struct ring *r, uint32_t segs_max, uint32_t cells_max) MUST_USE;
 /* Every stream has closed. Waits for registered buffers that the kernel still reads: not long,

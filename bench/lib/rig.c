@@ -58,6 +58,9 @@ static void pin(const struct rig_conf *c)
 	}
 }
 
+/* Never used: a stream receives little at a time where there would be no cells to keep it in. */
+#define RECV_CELLS (64u << 10)
+
 uint32_t rig_connections_allowed(void)
 {
 	struct rlimit l;
@@ -103,8 +106,9 @@ void rig_open(struct rig *g, const struct rig_conf *c)
 	}
 	timers_init(&g->timers, rig_now_ms(g));
 	need(c,
-		streams_init(&g->streams, g->ring, c->connections * (c->cells_each + 4) + 1024,
-			c->connections * c->cells_each + 256),
+		streams_init(&g->streams, g->ring,
+			c->connections * (c->cells_each + 4) + RECV_CELLS + 1024,
+			c->connections * c->cells_each + RECV_CELLS),
 		"sends");
 	need(c, stash_pools_init(&g->stashes, c->connections + 64, c->connections + 64), "input");
 	g->bell = ring_bell_open(g->ring, rung, g);

@@ -47,8 +47,8 @@ void log_buf_wake(struct log_buf *b, int fd)
 	__atomic_store_n(&b->wake_fd, fd, __ATOMIC_RELAXED);
 }
 
-/* Says so first and rings then: the write wakes the consumer, who may run before we do again (it does
- * where both share a core), and must know whose count it finds. */
+/* Says so first and rings then: the write wakes the consumer, who may run before we do again (it
+ * does where both share a core), and must know whose count it finds. */
 static void ring_consumer(struct log_buf *b)
 {
 	static const uint64_t one = 1;

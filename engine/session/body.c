@@ -11,8 +11,9 @@
 #include "engine/session/session_int.h"
 
 #define SLOW_BODY_GRACE_S 10
-#define SLOW_BODY_RATE 500 /* octets a second */
-#define EOD_BYTES 3	   /* ".CRLF" ends the message and is not part of it */
+#define SLOW_BODY_RATE 500     /* octets a second */
+#define EOD_BYTES 3	       /* ".CRLF" ends the message and is not part of it */
+#define LOOK_BYTES (64u << 10) /* behind so many, hooks and spools may have had enough */
 
 static const struct move_events body_move_events;
 
@@ -476,6 +477,15 @@ static bool shown(const struct session *s)
 	return hook_wanted(&s->core->hooks, s->lis, HOOK_BODY);
 }
 
+/* A receive brings more at once than those should have waiting who cannot go as fast. What they do
+ * not get now waits as input. */
+static struct span next_look(const struct session *s, struct span in)
+{
+	if (s->fate == BODY_KEEP || shown(s))
+		in.n = MIN_OF(in.n, (size_t)LOOK_BYTES);
+	return in;
+}
+
 static void keep_step(struct session *s, struct scan_step *step)
 {
 	bool done = step->end == SCAN_DONE;
@@ -544,7 +554,7 @@ size_t body_take(struct session *s, struct span in, int32_t buf)
 		}
 		if (must_wait(s))
 			break;
-		scan_feed(&s->txn->scan, span_drop(in, at), &step);
+		scan_feed(&s->txn->scan, next_look(s, span_drop(in, at)), &step);
 		at += step.used;
 		s->txn->bytes += step.used;
 		no = objection(s, &step);
@@ -641,7 +651,7 @@ static size_t keep_chunk(struct session *s, struct span in)
 	if (must_wait(s))
 		return 0;
 	in = span_of(in.p, n);
-	if (hook_wanted(&s->core->hooks, s->lis, HOOK_BODY))
+	if (shown(s))
 		sess_show(s, in);
 	no = hold_add(s, in);
 	if (no) {
@@ -661,8 +671,7 @@ static size_t keep_chunk(struct session *s, struct span in)
 /* Octets that hooks want to see must come by. */
 static enum mover mover_for(const struct session *s)
 {
-	return hook_wanted(&s->core->hooks, s->lis, HOOK_BODY) ? MOVER_COPY
-							       : s->lis->upstream->mover;
+	return shown(s) ? MOVER_COPY : s->lis->upstream->mover;
 }
 
 static void start_move(struct session *s, struct move **m, enum mover way, struct stream *from,
@@ -714,14 +723,14 @@ size_t chunk_take(struct session *s, struct span in, int32_t buf)
 	if (s->fate == BODY_SWALLOW)
 		return swallow_chunk(s, in);
 	if (s->fate == BODY_KEEP)
-		return keep_chunk(s, in);
+		return keep_chunk(s, next_look(s, in));
 	if (must_wait(s))
 		return 0;
-	size_t n = move_bytes(s->up, in, buf);
+	size_t n = move_bytes(s->up, next_look(s, in), buf);
 
 	if (s->txn) {
 		s->txn->bytes += n;
-		if (hook_wanted(&s->core->hooks, s->lis, HOOK_BODY))
+		if (shown(s))
 			sess_show(s, span_of(in.p, n));
 	}
 	sess_client_turn(s);

@@ -48,6 +48,7 @@ bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct s
 	const struct sess_admission *adm)
 {
 	uint32_t n = cc->sessions_max;
+	/* Each takes a seg, too. */
 	uint32_t cells =
 		(uint32_t)clamp(cc->memory_bytes / 4 * 3 / INQ_CELL_BYTES, MIN_CELLS, UINT32_MAX);
 	/* Unfinished lines and replies: a small cell for everybody, large ones out of the memory
@@ -68,7 +69,7 @@ bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct s
 	 */
 	const struct hook_worker_conf hooks = {
 		.set = cc->hooks, .worker = cc->worker, .sessions_max = n, .wake = answered};
-	return c->scratch && streams_init(&c->streams, r, n * 8 + 1024, cells) &&
+	return c->scratch && streams_init(&c->streams, r, n * 8 + 1024 + cells, cells) &&
 	       hook_core_init(&c->hooks, &hooks, &c->streams, &c->timers, stats, log) &&
 	       stash_pools_init(&c->stashes, 2 * n, large) &&
 	       upstreams_init(&c->upstreams, conf, &c->streams, &c->timers, &c->stashes, stats, log,

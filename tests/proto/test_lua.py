@@ -111,6 +111,33 @@ function close(ev) note(ev) print(ev.session, ev.user.seen, ev.user.bytes) end""
 
 
 @test(quick=True)
+def a_large_message_comes_in_pieces(t):
+    """A receive may bring 256 KB and more; who cannot go as fast is not shown more than 64 KB before the next look at him."""
+    rp, up = scripted(t, """
+local largest, bytes = 0, 0
+function body(ev) largest = math.max(largest, #ev.data) bytes = bytes + #ev.data end
+function close(ev) print(largest, bytes) end""")
+    c, u = opened(t, rp, up)
+    c.loud = u.loud = False
+    data_open(c, u)
+    octets = b"0123456789abcd\r\n" * (8 << 16)
+    c.send_async(octets + b".\r\n")
+    t.equal(u.recv_exact(len(octets) + 3), octets + b".\r\n", "the message by DATA")
+    u.send(TAKEN)
+    c.expect(TAKEN)
+    envelope(c, u)
+    c.send_async(b"BDAT %d LAST\r\n" % len(octets) + octets)
+    u.expect(b"BDAT %d\r\n" % len(octets))
+    t.equal(u.recv_exact(len(octets)), octets, "the message by BDAT")
+    u.send(b"250 2.0.0 octets\r\n").expect(b"BDAT 0 LAST\r\n").send(TAKEN)
+    c.expect(TAKEN)
+    c.close()
+    largest, seen = (int(n) for n in rp.record("hook")["text"].split())
+    t.equal(seen, 2 * len(octets), "octets shown")
+    t.check(largest <= 65536, "%d octets in one piece" % largest)
+
+
+@test(quick=True)
 def refused_by_the_body(t):
     rp, up = scripted(t, """
 function data(ev) ev.user.bad = false end

@@ -282,18 +282,19 @@ static bool must_be_strict(const struct setup *s, uint32_t first, uint32_t doors
 	return strict;
 }
 
-/* The high mark, and what may still come when reading stops: the piece that reaches the cap of a
- * receive; without a cap, all that is completed and what completes before the receive is taken
- * back, each bounded by the buffers. Only where taking back is late by chance can that be several
- * turns. */
+#define HELD_ELSEWHERE (80u << 10) /* a pipe, input that waits, a piece */
+
+/* The high mark, and what may still come when reading stops: all that is completed and what
+ * completes before the receive is taken back, each bounded by the buffers; with a cap, no more than
+ * that. Only where taking back is late by chance can it be several turns. */
 static uint32_t held_max(const struct sim_kernel_conf *c)
 {
-	uint32_t capped = 2 * STREAM_RECV_CAP_BYTES;
 	uint32_t turns = c->rate[FAULT_CANCEL_LATE] ? 8 : 1;
+	uint32_t comes = turns * c->buf_count * c->buf_bytes;
 
 	if (c->features & RING_FEAT_RECV_CAP)
-		return STREAM_HIGH_BYTES + capped;
-	return STREAM_HIGH_BYTES + capped + turns * c->buf_count * c->buf_bytes;
+		comes = MIN_OF(comes, 2 * STREAM_RECV_CAP_BYTES);
+	return STREAM_HIGH_BYTES + HELD_ELSEWHERE + comes;
 }
 
 static void begin(struct world *w, struct tape *t)

@@ -792,6 +792,60 @@ BED_TEST(stream, two_hundred_on_four_plain_buffers_without_cap)
 	starve(RING_FEAT_PBUF_INC | RING_FEAT_RECV_CAP);
 }
 
+/* All receives were armed while the cells were free. Then one after the other brings what it has,
+ * for a socket that takes nothing: there is room for all of them. */
+BED_TEST(stream, late_bursts_find_room)
+{
+	enum { PAIRS = 64, N = 400000, CELLS = 2500 };
+	static struct tally in_t[PAIRS], out_t[PAIRS];
+	static struct node *in[PAIRS], *out[PAIRS];
+	static int fa[PAIRS][2], fb[PAIRS][2];
+	static struct pile got[PAIRS];
+	static size_t at[PAIRS];
+	struct ring_conf c = bed_conf();
+	uint8_t *src = random_octets(N + PAIRS);
+
+	bed_open(&bed, &c, 16384, 8192);
+	/* Where nothing caps a receive, it is what the sockets hold. */
+	if (ring_features(bed.r) & RING_FEAT_RECV_CAP) {
+		bed.ss.cells.count_max = CELLS;
+		bed.ss.segs.count_max = CELLS + 8 * PAIRS;
+	}
+	for (unsigned i = 0; i < PAIRS; i++) {
+		unix_pair(fa[i], 0);
+		unix_pair(fb[i], 2048);
+		in[i] = node_adopt(&bed, &in_t[i], fa[i][0]);
+		out[i] = node_adopt(&bed, &out_t[i], fb[i][0]);
+		node_relay(in[i], out[i]);
+	}
+	turns(2);
+	for (unsigned i = 0; i < PAIRS; i++) {
+		peer_write(fa[i][1], src + i, N, &at[i], N);
+		turns(2);
+	}
+	for (unsigned i = 0; i < PAIRS; i++) {
+		BED_UNTIL(
+			&bed, stream_quiet(&in[i]->s), peer_write(fa[i][1], src + i, N, &at[i], N));
+		cr_assert_eq(
+			out_t[i].breaks, 0, "pair %u: %s", i, ring_res_word(out_t[i].break_res));
+	}
+	for (unsigned i = 0; i < PAIRS; i++) {
+		BED_UNTIL(&bed, got[i].n == N, {
+			peer_write(fa[i][1], src + i, N, &at[i], N);
+			peer_read(fb[i][1], &got[i], 65536);
+		});
+		assert_same(&got[i], src + i, N);
+		pile_free(&got[i]);
+		stream_close(&in[i]->s);
+		stream_close(&out[i]->s);
+		BED_UNTIL(&bed, in_t[i].closes == 1 && out_t[i].closes == 1, (void)0);
+		close(fa[i][1]);
+		close(fb[i][1]);
+	}
+	free(src);
+	bed_close(&bed);
+}
+
 /* Fifty peers that never read hold what they can of four buffers (half of the pool and the buffer
  * that is being filled, or copies). Fifty others go on: theirs is the rest, and nothing waits. */
 static void slow_and_fast(bool tcp, uint32_t cells, size_t piece)
