@@ -30,8 +30,11 @@ class Crowded(Ringpost):
 
 def record(t, peer, sessions=SESSIONS):
     cpus = sorted(os.sched_getaffinity(0))
-    r = idle.run(peer, SimpleNamespace(sessions=sessions),
-                 SimpleNamespace(build=t.build, proxy_cpu=cpus[0], load_cpu=cpus[-1]))
+    for _ in range(3):  # what others free meanwhile is noticed, and makes a reading worthless
+        r = idle.run(peer, SimpleNamespace(sessions=sessions),
+                     SimpleNamespace(build=t.build, proxy_cpu=cpus[0], load_cpu=cpus[-1]))
+        if "shrank meanwhile" not in r.get("failed", ""):
+            break
     if "failed" in r:
         raise Failure(r["failed"])
     return r
@@ -42,7 +45,7 @@ def expect(r, **wanted):
         raise Failure("%s, not as in %s" % (r, wanted))
 
 
-@test(timeout=90, serial=True)
+@test(timeout=200, serial=True)
 def nothing_between_takes_nothing(t):
     expect(record(t, Direct()), sessions=SESSIONS, alive=SESSIONS, copies=1, processes=0, user_kib=0)
 
