@@ -14,6 +14,7 @@
 #define PRESSURE_COMMAND_MS 10000u
 #define PRESSURE_LOOK_MS 5000u /* at the rate of a body, whether anything comes or not */
 #define LINGER_MS 2000
+#define DOZE_MS 5000u /* of silence: see stream_doze() */
 
 void sess_client_turn(struct session *s)
 {
@@ -260,6 +261,22 @@ static uint32_t client_patience_ms(const struct session *s)
 	return phase ? MIN_OF(phase, send) : send;
 }
 
+/* Everybody has said what was to be said: the client may be silent for long. */
+static bool resting(const struct session *s)
+{
+	return (s->phase == PHASE_COMMAND || s->phase == PHASE_OPAQUE) && !s->client_gone &&
+	       !upstream_blocked(s) && phase_patience_ms(s) != 0;
+}
+
+static void settle_doze(struct session *s)
+{
+	if (!resting(s) || sess_now_ms(s) < s->client_since_ms + DOZE_MS)
+		return;
+	stream_doze(&s->cli);
+	if (s->link)
+		stream_doze(&s->link->st);
+}
+
 static uint64_t client_deadline_ms(struct session *s)
 {
 	uint32_t patience = client_patience_ms(s);
@@ -273,6 +290,8 @@ static uint64_t client_deadline_ms(struct session *s)
 		at = MIN_OF(at, now + PRESSURE_LOOK_MS);
 	if (s->penalty_until_ms > now)
 		at = MIN_OF(at, s->penalty_until_ms);
+	if (s->client_since_ms + DOZE_MS > now && resting(s))
+		at = MIN_OF(at, s->client_since_ms + DOZE_MS);
 	return at;
 }
 
@@ -363,6 +382,7 @@ void sess_step(struct session *s)
 		return;
 	}
 	settle_reading(s);
+	settle_doze(s);
 	settle_timer(s);
 	/* Nothing is queued, no question is open (what a hook has said to it may still be the
 	 * answer), and what is being built neither was refused nor is thrown away. */

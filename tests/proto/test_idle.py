@@ -98,6 +98,26 @@ def what_ends_a_long_silence(t):
 
 
 @test(timeout=40)
+def they_do_wait_with_polls(t):
+    """Both sockets of each session had their receive taken back, and the upstream's its poll at the end. TERM finds
+    those that wait so."""
+    up = t.upstream()
+    rp = t.ringpost(up)
+    sessions = [opened(t, rp, up) for _ in range(11)]
+    time.sleep(SILENCE)
+    for c, u in sessions[1:]:
+        c.close()
+        u.gone()
+    rp.signal(signal.SIGTERM)
+    c, u = sessions[0]
+    c.reply(b"421 4.3.2")
+    c.ended().close()
+    u.gone()
+    cancels = rp.stop_now()["ring_cancels"]
+    t.check(cancels >= 30, "%d operations were taken back" % cancels)
+
+
+@test(timeout=40)
 def the_command_time_goes_on(t):
     """Neither does the wait with a poll begin it anew, nor does it stop it."""
     up = t.upstream()

@@ -116,6 +116,8 @@ MUTANTS = [
     m("receive-not-armed-again", "a multishot receive that ended behind data is not armed again", "ring/stream.c",
       "\tcase RING_OK:\n\tcase RING_CANCELED:\n\t\tbreak;\n\tcase RING_NOBUFS:",
       "\tcase RING_OK:\n\t\treturn;\n\tcase RING_CANCELED:\n\t\tbreak;\n\tcase RING_NOBUFS:"),
+    m("dozes-for-ever", "octets do not end the waiting by poll", "ring/stream.c",
+      "\tif (d->res != RING_CANCELED)\n\t\ts->dozing = false;\n", ""),
     m("parked-forgotten", "who waits for a buffer waits for ever", "ring/stream.c",
       "\tunpark(ss);\n\tss->flushing = false;", "\tss->flushing = false;"),
     m("no-back-pressure", "reading goes on whatever the other side takes", S + "settle.c",
