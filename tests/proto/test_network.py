@@ -390,7 +390,8 @@ def no_close():
 def wait():
     with net:
         told()
-        time.sleep(600)
+        for _ in range(6000):  # a signal just before one long sleep would not end it
+            time.sleep(0.1)
 {"error": error, "no close": no_close, "wait": wait}[sys.argv[2]]()
 """ % MODULE
 
