@@ -591,7 +591,8 @@ static enum mover chosen(const struct move *m)
 
 static bool wants_switch(const struct move *m)
 {
-	if (m->gave_up || m->way == MOVER_COPY)
+	/* Octets that a filter has to see pass through this process. */
+	if (m->gave_up || m->way == MOVER_COPY || m->from->filter || m->to->filter)
 		return false;
 	if (m->way != MOVER_AUTO)
 		return m->left >= MOVE_ASKED_MIN_BYTES;

@@ -7,7 +7,8 @@
  *   ring-splice  IORING_OP_SPLICE (a kernel worker thread each time; for comparison)
  *   zero-copy    receive into a registered buffer, SEND_ZC out of it
  *   auto         copy below MOVE_SPLICE_MIN_BYTES (known or already moved), splice above
- * A way that cannot be had now (no pipe, no registered buffer, ENOMEM) is copy.
+ * A way that cannot be had now (no pipe, no registered buffer, ENOMEM) is copy, and so is each
+ * where one of the streams has a filter.
  *
  * The octets that reach the owner's on_bytes() while a move runs are offered to move_bytes(), and
  * so are those the owner had already (the rest of a span, a stash), before it goes back to the

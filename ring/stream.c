@@ -9,6 +9,10 @@
  * never two at once (U8); what is staged meanwhile waits for its completion. The segs that a ring
  * send covers stay where they are until it has completed, whatever happens to the stream.
  *
+ * A filter (filter.h) adds a second list: what was staged becomes wire octets, piece by piece, when
+ * the socket may take some, and those are what is sent. `out` stays the owner's octets, and
+ * out_bytes counts them until the wire octets that carry them have left.
+ *
  * Octets in. One multishot receive, capped where the kernel can. It is re-armed when it has ended
  * (U3), never at once after RING_NOBUFS: such a stream parks until buffers come back (U4). Where
  * nothing is expected a poll takes its place (stream_doze()), in the same operation: an armed
@@ -29,6 +33,9 @@
 #define SEG_BYTES 512
 #define CELL_BYTES 4096
 #define IOV_MAX_SEND 64
+/* Wire octets made ahead of a send: enough for one large send, no more than a slow peer may keep.
+ */
+#define WIRE_AHEAD_BYTES (64u << 10)
 #define PASS_COPY_BYTES \
 	512 /* a relayed piece up to this is copied: cheaper than a lease, pins nothing */
 
@@ -38,8 +45,10 @@ struct seg {
 	uint8_t *p;    /* first octet not sent yet */
 	uint8_t *cell; /* p lies here; NULL = inline, leased, or lasting elsewhere */
 	uint32_t n;
-	uint32_t room; /* octets that may be appended at p + n; 0 for what is not ours */
-	int32_t buf;   /* leased receive buffer, or -1 */
+	uint32_t room;	/* octets that may be appended at p + n; 0 for what is not ours */
+	int32_t buf;	/* leased receive buffer, or -1 */
+	uint32_t plain; /* of a filter's: octets of the owner that are out when all of this is */
+	bool as_is;	/* of a filter's: staged before it came; each octet counts for itself */
 	uint8_t octets[];
 };
 
@@ -60,8 +69,11 @@ bool streams_init(struct streams *ss, struct ring *r, uint32_t segs_max, uint32_
 		return false;
 	if (!slab_init(&ss->cells, "cells", CELL_BYTES, cells_max))
 		goto no_cells;
-	if (slab_init(&ss->zc_holds, "zc-holds", STREAMS_ZC_HOLD_BYTES, STREAMS_ZC_HOLDS_MAX))
+	ss->piece = malloc(FILTER_PIECE_BYTES);
+	if (ss->piece != NULL &&
+		slab_init(&ss->zc_holds, "zc-holds", STREAMS_ZC_HOLD_BYTES, STREAMS_ZC_HOLDS_MAX))
 		return true;
+	free(ss->piece);
 	slab_fini(&ss->cells);
 no_cells:
 	slab_fini(&ss->segs);
@@ -78,6 +90,7 @@ void streams_fini(struct streams *ss)
 	slab_fini(&ss->segs);
 	slab_fini(&ss->cells);
 	slab_fini(&ss->zc_holds);
+	free(ss->piece);
 }
 
 void streams_defer(struct streams *ss, struct deferred *d)
@@ -114,6 +127,8 @@ static struct seg *seg_new(struct streams *ss)
 	list_init(&g->node);
 	g->cell = NULL;
 	g->buf = -1;
+	g->plain = 0;
+	g->as_is = false;
 	g->p = g->octets;
 	g->n = 0;
 	g->room = SEG_INLINE_BYTES;
@@ -146,38 +161,101 @@ static size_t seg_append(struct seg *g, struct span data)
 	return n;
 }
 
+static struct seg *last_of(const struct list *l)
+{
+	return list_empty(l) ? NULL : CONTAINER_OF(l->prev, struct seg, node);
+}
+
 static struct seg *last_seg(const struct stream *s)
 {
-	return list_empty(&s->out) ? NULL : CONTAINER_OF(s->out.prev, struct seg, node);
+	return last_of(&s->out);
+}
+
+/* What is sent: a filter's octets where there is one. */
+static struct list *to_send(struct stream *s)
+{
+	return s->filter ? &s->filter->wire : &s->out;
+}
+
+/* Staged, and not yet given to the filter. */
+static uint32_t unsealed(const struct stream *s)
+{
+	return s->filter ? s->out_bytes - s->filter->sealed : s->out_bytes;
+}
+
+/* What is staged may leave; else it waits for as long as the peer likes. */
+static bool lets_out(const struct stream *s)
+{
+	return !s->filter || s->filter->open;
+}
+
+/* Something could be sent now. */
+static bool has_output(const struct stream *s)
+{
+	if (!s->filter)
+		return s->out_bytes > 0;
+	return s->filter->wire_bytes > 0 || (s->filter->open && unsealed(s) > 0);
+}
+
+/* `plain` octets of the owner have left. */
+static void count_out(struct stream *s, uint32_t plain)
+{
+	ASSERT(plain <= s->out_bytes);
+	s->out_bytes -= plain;
+	s->bytes_out += plain;
+}
+
+/* The first `n` octets of a list of segs are not needed any more; returns the owner's octets that
+ * are out by that (of a filter's list). */
+static uint32_t drop_front(struct stream *s, struct list *segs, size_t n)
+{
+	uint32_t plain = 0;
+
+	while (n > 0) {
+		struct seg *g = CONTAINER_OF(segs->next, struct seg, node);
+
+		ASSERT(!list_empty(segs));
+		if (n < g->n) {
+			g->p += n;
+			g->n -= (uint32_t)n;
+			if (g->as_is) {
+				g->plain -= (uint32_t)n;
+				plain += (uint32_t)n;
+			}
+			break;
+		}
+		n -= g->n;
+		plain += g->plain;
+		seg_free(s->core, g);
+	}
+	return plain;
 }
 
 /* The kernel has taken the first `n` octets. */
 static void drop_sent(struct stream *s, size_t n)
 {
-	ASSERT(n <= s->out_bytes);
-	s->out_bytes -= (uint32_t)n;
-	s->bytes_out += n;
-	while (n > 0) {
-		struct seg *g = CONTAINER_OF(s->out.next, struct seg, node);
+	struct stream_filter *f = s->filter;
+	uint32_t plain;
 
-		ASSERT(!list_empty(&s->out));
-		if (n < g->n) {
-			g->p += n;
-			g->n -= (uint32_t)n;
-			return;
-		}
-		n -= g->n;
-		seg_free(s->core, g);
+	if (!f) {
+		ASSERT(n <= s->out_bytes);
+		(void)drop_front(s, &s->out, n);
+		count_out(s, (uint32_t)n);
+		return;
 	}
+	ASSERT(n <= f->wire_bytes);
+	f->wire_bytes -= (uint32_t)n;
+	plain = drop_front(s, &f->wire, n);
+	f->sealed -= plain;
+	count_out(s, plain);
 }
 
-/* Drops what is staged, except for what the send in flight still reads. */
-static void drop_staged(struct stream *s)
+/* Drops all of a list but its first `covered` octets; returns the owner's octets in those. */
+static uint32_t keep_front(struct stream *s, struct list *segs, uint32_t covered)
 {
-	uint32_t covered = ring_op_armed(&s->send_op) ? s->sending_bytes : 0;
+	uint32_t plain = 0;
 
-	s->out_bytes = covered;
-	LIST_FOR_SAFE(it, &s->out)
+	LIST_FOR_SAFE(it, segs)
 	{
 		struct seg *g = CONTAINER_OF(it, struct seg, node);
 
@@ -188,9 +266,36 @@ static void drop_staged(struct stream *s)
 		/* Octets appended to the last covered seg go as well. */
 		g->n = MIN_OF(g->n, covered);
 		g->room = 0;
+		if (g->as_is)
+			g->plain = g->n;
 		covered -= g->n;
+		plain += g->plain;
 	}
 	ASSERT(covered == 0);
+	return plain;
+}
+
+/* Drops what is staged, except for what the send in flight still reads. */
+static void drop_staged(struct stream *s)
+{
+	uint32_t covered = ring_op_armed(&s->send_op) ? s->sending_bytes : 0;
+	struct stream_filter *f = s->filter;
+
+	if (!f) {
+		s->out_bytes = covered;
+		(void)keep_front(s, &s->out, covered);
+		return;
+	}
+	(void)keep_front(s, &s->out, 0);
+	f->wire_bytes = covered;
+	f->sealed = s->out_bytes = keep_front(s, &f->wire, covered);
+}
+
+/* Drops what the filter has not been given yet. */
+static void drop_unsealed(struct stream *s)
+{
+	(void)keep_front(s, &s->out, 0);
+	s->out_bytes = s->filter->sealed;
 }
 
 /* The pool is short and this socket slow: copies what is leased. False: there is no room for it. */
@@ -245,7 +350,9 @@ static void fail_send(struct stream *s, enum ring_res why)
 	s->broken = true;
 	s->broken_why = (uint8_t)why;
 	s->blocked = false;
-	drop_staged(s);
+	/* A filter may still look at the piece that it was given. */
+	if (!s->filter || !s->filter->sealing)
+		drop_staged(s);
 	report(s);
 }
 
@@ -255,12 +362,14 @@ static bool may_send(const struct stream *s)
 	       !ring_op_armed(&s->dial_op);
 }
 
-static unsigned gather(const struct stream *s, struct iovec *iov, size_t *bytes)
+static unsigned gather(struct stream *s, struct iovec *iov, size_t *bytes, uint32_t *plain)
 {
+	struct list *from = to_send(s);
 	unsigned k = 0;
 
 	*bytes = 0;
-	LIST_FOR(it, &s->out)
+	*plain = 0;
+	LIST_FOR(it, from)
 	{
 		struct seg *g = CONTAINER_OF(it, struct seg, node);
 
@@ -268,6 +377,7 @@ static unsigned gather(const struct stream *s, struct iovec *iov, size_t *bytes)
 			break;
 		iov[k++] = (struct iovec){g->p, g->n};
 		*bytes += g->n;
+		*plain += g->plain;
 	}
 	return k;
 }
@@ -276,14 +386,91 @@ static unsigned gather(const struct stream *s, struct iovec *iov, size_t *bytes)
 static void give_to_ring(struct stream *s)
 {
 	struct iovec iov[IOV_MAX_SEND];
+	uint32_t plain;
 	size_t bytes;
 	unsigned k;
 
-	ASSERT(may_send(s) && s->out_bytes > 0);
-	k = gather(s, iov, &bytes);
+	k = gather(s, iov, &bytes, &plain);
+	ASSERT(may_send(s) && bytes > 0);
 	s->sending_bytes = (uint32_t)bytes;
+	if (s->filter)
+		s->filter->sending_plain = plain;
 	ring_send(s->core->ring, &s->send_op, s->fd, iov, k);
 }
+
+/* ---- through a filter ---- */
+
+/* Where no cell is left the wire octets lie in segs alone, of which there are more. */
+static bool room_for_piece(const struct streams *ss, size_t plain)
+{
+	size_t wire = plain + (FILTER_PIECE_WIRE_BYTES - FILTER_PIECE_BYTES);
+
+	return ss->segs.used + wire / SEG_INLINE_BYTES + 2 <= ss->segs.count_max;
+}
+
+/* The next piece in one run of octets: where it lies, or gathered. */
+static struct span next_piece(struct stream *s)
+{
+	struct seg *first = CONTAINER_OF(s->out.next, struct seg, node);
+	size_t n = 0;
+
+	if (first->n >= FILTER_PIECE_BYTES || first->n == unsealed(s))
+		return span_of(first->p, MIN_OF(first->n, FILTER_PIECE_BYTES));
+	LIST_FOR(it, &s->out)
+	{
+		struct seg *g = CONTAINER_OF(it, struct seg, node);
+		size_t part = MIN_OF((size_t)g->n, FILTER_PIECE_BYTES - n);
+
+		memcpy(s->core->piece + n, g->p, part);
+		n += part;
+		if (n == FILTER_PIECE_BYTES)
+			break;
+	}
+	return span_of(s->core->piece, n);
+}
+
+/* False: the stream has failed. */
+static bool seal_piece(struct stream *s)
+{
+	struct stream_filter *f = s->filter;
+	struct span piece = next_piece(s);
+	uint32_t before = f->wire_bytes;
+
+	f->sealing = true;
+	if (!f->kind->to_wire(f, piece))
+		fail_send(s, RING_PROTO);
+	f->sealing = false;
+	if (s->broken) {
+		drop_staged(s);
+		return false;
+	}
+	ASSERT(f->wire_bytes > before && f->wire_bytes - before <= FILTER_PIECE_WIRE_BYTES);
+	last_of(&f->wire)->plain += (uint32_t)piece.n;
+	last_of(&f->wire)->room = 0; /* the next record's octets do not carry these */
+	f->sealed += (uint32_t)piece.n;
+	(void)drop_front(s, &s->out, piece.n);
+	return true;
+}
+
+/* Makes wire octets for the next send. False: the stream has failed. */
+static bool seal(struct stream *s)
+{
+	struct stream_filter *f = s->filter;
+
+	while (f->open && unsealed(s) > 0 && f->wire_bytes < WIRE_AHEAD_BYTES) {
+		if (!room_for_piece(s->core, MIN_OF(unsealed(s), FILTER_PIECE_BYTES))) {
+			if (f->wire_bytes > 0)
+				return true; /* sending it makes room */
+			fail_send(s, RING_NOMEM);
+			return false;
+		}
+		if (!seal_piece(s))
+			return false;
+	}
+	return true;
+}
+
+/* ---- sending on ---- */
 
 /* Everything that is staged, now; the rest, if any, by the ring. */
 static void push(struct stream *s)
@@ -291,11 +478,14 @@ static void push(struct stream *s)
 	struct iovec iov[IOV_MAX_SEND];
 	enum ring_res res;
 	size_t asked, n;
+	uint32_t plain;
 	unsigned k;
 
 	ASSERT(may_send(s));
-	while (s->out_bytes > 0) {
-		k = gather(s, iov, &asked);
+	while (has_output(s)) {
+		if (s->filter && !seal(s))
+			return;
+		k = gather(s, iov, &asked, &plain);
 		res = RING_OK;
 		n = ring_send_now(s->core->ring, s->fd, iov, k, &res);
 		drop_sent(s, n);
@@ -323,11 +513,11 @@ static bool take_drained(struct stream *s)
 
 	if (ring_op_armed(&s->send_op))
 		return false;
-	owed = owed || (s->want_flushed && s->out_bytes == 0);
+	owed = owed || (s->want_flushed && stream_flushed(s));
 	if (!owed)
 		return false;
 	s->blocked = false;
-	if (s->out_bytes == 0)
+	if (stream_flushed(s))
 		s->want_flushed = false;
 	return true;
 }
@@ -340,13 +530,27 @@ static bool speaks(const struct stream *s)
 /* Nothing is left to wait for before the descriptor may be closed in good order. */
 static bool all_out(const struct stream *s)
 {
-	return s->broken || (s->out_bytes == 0 && list_empty(&s->lent));
+	return s->broken || (stream_flushed(s) && list_empty(&s->lent));
+}
+
+/* The filter's last words, behind all that was staged. True: there is nothing (more) to say. */
+static bool say_last_words(struct stream *s)
+{
+	struct stream_filter *f = s->filter;
+
+	if (!f || f->finished || s->broken)
+		return true;
+	if (!stream_flushed(s))
+		return false;
+	f->kind->finish(f);
+	f->finished = true;
+	return stream_flushed(s);
 }
 
 /* After octets left, from a completion or streams_flush() only. */
 static void after_out(struct stream *s, bool drained)
 {
-	if (s->finishing && !s->closing && all_out(s))
+	if (s->finishing && !s->closing && say_last_words(s) && all_out(s))
 		stream_close(s);
 	else if (drained && speaks(s) && !s->broken)
 		s->ev->on_drained(s);
@@ -354,12 +558,12 @@ static void after_out(struct stream *s, bool drained)
 
 static void send_more(struct stream *s)
 {
-	if (s->out_bytes == 0 || !may_send(s))
+	if (!has_output(s) || !may_send(s))
 		return;
-	if (s->core->ring_sends)
-		give_to_ring(s);
-	else
+	if (!s->core->ring_sends)
 		push(s);
+	else if (!s->filter || seal(s))
+		give_to_ring(s);
 }
 
 static void send_done(struct ring_op *op, const struct ring_done *d)
@@ -370,6 +574,8 @@ static void send_done(struct ring_op *op, const struct ring_done *d)
 	ASSERT(!d->more && d->n <= s->sending_bytes);
 	drop_sent(s, d->n);
 	s->sending_bytes = 0;
+	if (s->filter)
+		s->filter->sending_plain = 0;
 	if (s->closing || s->broken) {
 		drop_staged(s);
 		settle(s);
@@ -477,7 +683,7 @@ static void staged(struct stream *s)
 		return;
 	if (s->out_bytes > STREAM_HIGH_BYTES)
 		s->blocked = true;
-	if (may_send(s) && s->out_bytes > 0 && !list_linked(&s->dirty_node))
+	if (may_send(s) && has_output(s) && !list_linked(&s->dirty_node))
 		list_push_back(&s->core->dirty, &s->dirty_node);
 }
 
@@ -506,8 +712,8 @@ void stream_pass(struct stream *s, struct span data, int32_t buf)
 	if (s->broken || !speaks(s) || data.n == 0)
 		return;
 	ASSERT(data.n < UINT32_MAX - s->out_bytes);
-	hot = may_send(s) && s->out_bytes + data.n >= STREAM_HOT_BYTES;
-	healthy = pool_healthy(s->core);
+	hot = may_send(s) && lets_out(s) && s->out_bytes + data.n >= STREAM_HOT_BYTES;
+	healthy = lets_out(s) && pool_healthy(s->core);
 	/* A hot piece leaves at once, so leasing it is harmless; push() copies what stays behind.
 	 */
 	if (buf >= 0 && data.n > PASS_COPY_BYTES && (hot || healthy))
@@ -644,6 +850,29 @@ static void recv_ended(struct stream *s, enum ring_res res)
 	tell_quiet(s);
 }
 
+/* The input side of ending: no receive, no waiting for one. */
+static void stop_input(struct stream *s)
+{
+	s->want_read = false;
+	list_remove(&s->parked_node);
+	if (ring_op_armed(&s->recv_op) && !s->cancelling) {
+		s->cancelling = true;
+		ring_cancel(s->core->ring, &s->recv_op);
+	}
+}
+
+static void take_in(struct stream *s, struct span data, int32_t buf)
+{
+	if (s->filter) {
+		if (filter_listens(s->filter))
+			s->filter->kind->from_wire(s->filter, data);
+		return;
+	}
+	s->bytes_in += data.n;
+	if (speaks(s) && !s->ended)
+		s->ev->on_bytes(s, data, buf);
+}
+
 static void recv_done(struct ring_op *op, const struct ring_done *d)
 {
 	struct stream *s = CONTAINER_OF(op, struct stream, recv_op);
@@ -658,9 +887,8 @@ static void recv_done(struct ring_op *op, const struct ring_done *d)
 		promise_over(s);
 		s->bulk = d->res == RING_OK && d->data.n > 0;
 	}
-	s->bytes_in += d->data.n;
-	if (d->data.n > 0 && speaks(s) && !s->ended)
-		s->ev->on_bytes(s, d->data, d->buf_held ? (int32_t)d->buf : -1);
+	if (d->data.n > 0)
+		take_in(s, d->data, d->buf_held ? (int32_t)d->buf : -1);
 	if (!d->more)
 		recv_ended(s, d->res);
 }
@@ -715,6 +943,117 @@ static void unpark(struct streams *ss)
 		return;
 	while (n-- > 0 && (it = list_pop_front(&ss->parked)) != NULL)
 		arm_recv(CONTAINER_OF(it, struct stream, parked_node));
+}
+
+/* ---- filters ---- */
+
+bool filter_listens(const struct stream_filter *f)
+{
+	return !f->over && speaks(f->s) && !f->s->ended;
+}
+
+/* Nothing follows the last words. A peer that makes the filter answer and never reads the answers
+ * must not have all of the core's memory for them. */
+void filter_emit(struct stream_filter *f, struct span wire)
+{
+	struct stream *s = f->s;
+
+	if (f->finished)
+		return;
+	if (wire.n > FILTER_WIRE_BYTES_MAX - MIN_OF(f->wire_bytes, FILTER_WIRE_BYTES_MAX)) {
+		fail_send(s, RING_NOMEM);
+		return;
+	}
+	while (wire.n > 0 && !s->broken && !s->closing) {
+		struct seg *g = last_of(&f->wire);
+
+		if (g == NULL || g->room == 0) {
+			g = seg_for_copy(s->core, wire.n > SEG_INLINE_BYTES);
+			if (g == NULL) {
+				fail_send(s, RING_NOMEM);
+				return;
+			}
+			list_push_back(&f->wire, &g->node);
+		}
+		size_t n = seg_append(g, wire);
+		f->wire_bytes += (uint32_t)n;
+		wire = span_drop(wire, n);
+	}
+	staged(s);
+}
+
+void filter_deliver(struct stream_filter *f, struct span plain)
+{
+	ASSERT(plain.n > 0);
+	f->s->bytes_in += plain.n;
+	if (filter_listens(f))
+		f->s->ev->on_bytes(f->s, plain, -1);
+}
+
+void filter_open(struct stream_filter *f)
+{
+	ASSERT(!f->open);
+	f->open = true;
+	staged(f->s);
+	if (speaks(f->s))
+		f->s->ev->on_open(f->s);
+}
+
+void filter_over(struct stream_filter *f, enum ring_res why)
+{
+	struct stream *s = f->s;
+
+	if (!filter_listens(f))
+		return;
+	f->over = true;
+	stop_input(s);
+	if (why != RING_EOF && !s->broken) {
+		/* The words that say why (an alert), and nothing behind them. */
+		drop_unsealed(s);
+		if (may_send(s))
+			push(s);
+		if (!s->broken)
+			fail_send(s, RING_OK);
+	}
+	input_over(s, why);
+}
+
+void stream_set_filter(struct stream *s, struct stream_filter *f)
+{
+	ASSERT(s->filter == NULL && !s->taken && list_empty(&s->lent));
+	*f = (struct stream_filter){.kind = f->kind, .s = s};
+	list_init(&f->wire);
+	/* What was staged before leaves as it is. */
+	LIST_FOR(it, &s->out)
+	{
+		struct seg *g = CONTAINER_OF(it, struct seg, node);
+
+		g->plain = g->n;
+		g->as_is = true;
+		g->room = 0;
+	}
+	list_splice_back(&f->wire, &s->out);
+	f->wire_bytes = f->sealed = s->out_bytes;
+	f->sending_plain = s->sending_bytes;
+	s->filter = f;
+}
+
+void stream_feed_filter(struct stream *s, struct span wire)
+{
+	ASSERT(s->filter != NULL);
+	s->bytes_in -= wire.n; /* what they carry is counted when it is delivered */
+	take_in(s, wire, -1);
+}
+
+bool stream_shut(struct stream *s)
+{
+	if (!stream_flushed(s) || !say_last_words(s)) {
+		stream_tell_flushed(s);
+		return false;
+	}
+	if (!s->broken)
+		ring_shut(s->core->ring, s->fd);
+	return true;
 }
 
 /* ---- beginning ---- */
@@ -840,15 +1179,22 @@ void stream_mark_broken(struct stream *s)
 	fail_send(s, RING_OK); /* RING_OK: there is nothing to tell */
 }
 
-/* The input side of ending: no receive, no waiting for one. */
-static void stop_input(struct stream *s)
+/* Dropped in mid-stream: the filter's last words leave if nothing stands in their way, so that the
+ * peer can tell this from a cut. */
+static void say_goodbye(struct stream *s)
 {
-	s->want_read = false;
-	list_remove(&s->parked_node);
-	if (ring_op_armed(&s->recv_op) && !s->cancelling) {
-		s->cancelling = true;
-		ring_cancel(s->core->ring, &s->recv_op);
-	}
+	struct iovec iov[IOV_MAX_SEND];
+	enum ring_res res;
+	uint32_t plain;
+	size_t asked;
+	unsigned k;
+
+	if (!s->filter || s->filter->finished || !may_send(s) || !stream_flushed(s))
+		return;
+	(void)say_last_words(s);
+	k = gather(s, iov, &asked, &plain);
+	if (k > 0)
+		(void)ring_send_now(s->core->ring, s->fd, iov, k, &res);
 }
 
 void stream_close(struct stream *s)
@@ -858,6 +1204,7 @@ void stream_close(struct stream *s)
 	if (s->closing)
 		return;
 	stop_input(s);
+	say_goodbye(s);
 	s->closing = true;
 	list_remove(&s->dirty_node);
 	drop_staged(s);
@@ -874,7 +1221,10 @@ void stream_finish(struct stream *s)
 		return;
 	stop_input(s);
 	s->finishing = true;
-	if (all_out(s))
+	/* Without input it will never open. */
+	if (!lets_out(s))
+		drop_unsealed(s);
+	if (say_last_words(s) && all_out(s))
 		stream_close(s);
 }
 
@@ -901,6 +1251,9 @@ static void report_one(struct stream *s)
 			;
 		ring_close_fd(s->core->ring, &s->fd);
 		s->closed = true;
+		if (s->filter)
+			s->filter->kind->gone(s->filter);
+		s->filter = NULL;
 		s->ev->on_closed(s);
 		return;
 	}

@@ -13,6 +13,7 @@
 #ifndef RING_STREAM_H
 #define RING_STREAM_H
 
+#include "ring/filter.h"
 #include "ring/list.h"
 #include "ring/ring.h"
 #include "ring/slab.h"
@@ -54,6 +55,9 @@ struct stream_events {
 	/* Sending failed: this direction never sends again, what was staged is dropped (U9). Comes
 	 * once. */
 	void (*on_broken)(struct stream *s, enum ring_res why);
+	/* The filter is ready: from now on what is staged leaves through it. May be NULL where no
+	 * filter is ever set. */
+	void (*on_open)(struct stream *s);
 	/* Descriptor closed, nothing armed, no lease held: the owner may free the memory. */
 	void (*on_closed)(struct stream *s);
 };
@@ -72,6 +76,7 @@ struct streams {
 	struct list dirty;    /* have staged octets, to be sent at the end of the turn */
 	struct list ending;   /* have something to report at the end of the turn */
 	struct list later;    /* of struct deferred: others' calls at the end of the turn */
+	uint8_t *piece;	      /* FILTER_PIECE_BYTES, to gather what a filter is given; owns */
 	bool flushing;
 	bool ring_sends; /* give small sends to the ring instead of send(2) (bench switch) */
 };
@@ -79,6 +84,7 @@ struct streams {
 struct stream {
 	struct streams *core;		/* borrowed */
 	const struct stream_events *ev; /* static */
+	struct stream_filter *filter;	/* borrowed; NULL: what is staged is what leaves */
 	struct ring_fd fd;
 	struct ring_op recv_op, send_op, dial_op;
 	const struct ring_addr *peer; /* borrowed while dialling */
@@ -98,7 +104,7 @@ struct stream {
 	bool closed : 1;
 	bool receiving : 1;  /* inside the last completion of a receive: not the time to arm one */
 	bool quiet_owed : 1; /* on_quiet is to come */
-	bool want_flushed : 1; /* on_drained when out_bytes is 0 */
+	bool want_flushed : 1; /* on_drained when stream_flushed() */
 	bool taken : 1;	       /* a mover has the input: stream_read() only leaves a note */
 	bool read_later : 1;   /* that note */
 	uint8_t broken_why;    /* enum ring_res, until on_broken was given */
@@ -171,19 +177,30 @@ void stream_wait_end(struct stream *s);
  * says nothing until all are taken. The peer may have read and answered them by now. */
 static inline uint64_t stream_maybe_out(const struct stream *s)
 {
-	return s->bytes_out + s->sending_bytes;
+	return s->bytes_out + (s->filter ? s->filter->sending_plain : s->sending_bytes);
 }
 
 /* The kernel has taken everything that was staged. */
 static inline bool stream_flushed(const struct stream *s)
 {
-	return s->out_bytes == 0;
+	return s->out_bytes == 0 && (!s->filter || s->filter->wire_bytes == 0);
 }
 /* on_drained() when that is so (not for a stream that is so already). */
 static inline void stream_tell_flushed(struct stream *s)
 {
 	s->want_flushed = true;
 }
+
+/* From now on `f` stands between. What was staged before leaves as it is; what is received from now
+ * on is the filter's, so the caller has made sure that nothing came too early. Once per stream,
+ * while nobody has taken its input. Movers copy where there is a filter. */
+void stream_set_filter(struct stream *s, struct stream_filter *f);
+/* For octets that on_bytes() brought before, and that turn out to be the filter's. */
+void stream_feed_filter(struct stream *s, struct span wire);
+
+/* The half-close: says with the filter's last words and then with a FIN that no more comes. True:
+ * done; else call again at on_drained(). Nothing may be staged afterwards. */
+bool stream_shut(struct stream *s);
 
 /* Others' operations on the descriptor: it is not closed while pins are out. */
 void stream_pin(struct stream *s);
@@ -205,8 +222,9 @@ void stream_give_back(struct stream *s);
  */
 void stream_mark_broken(struct stream *s);
 
-/* Stop reading, close when everything staged is sent (or broken: on_closed() may look at
- * s->broken). */
+/* Stop reading, close when everything staged is sent, and the filter's last words behind it (or
+ * broken: on_closed() may look at s->broken). What waits for a filter that is not open is dropped:
+ * it would wait for ever. */
 void stream_finish(struct stream *s);
 void stream_close(
 	struct stream *s); /* drop what is staged, close as soon as nothing is armed; idempotent */

@@ -11,7 +11,7 @@
 
 struct tally {
 	struct pile in;
-	unsigned connects, ends, quiets, drains, breaks, closes;
+	unsigned connects, ends, quiets, drains, breaks, opens, closes;
 	enum ring_res connect_res, end_res, break_res;
 	uint64_t bytes_in, bytes_out; /* at on_closed() */
 	bool was_broken;
@@ -108,6 +108,15 @@ static inline void node_broken(struct stream *s, enum ring_res why)
 	node_note(n, "broken");
 }
 
+static inline void node_open(struct stream *s)
+{
+	struct node *n = node_of(s);
+
+	cr_assert(s->filter != NULL && s->filter->open);
+	n->t->opens++;
+	node_note(n, "open");
+}
+
 static inline void node_closed(struct stream *s)
 {
 	struct node *n = node_of(s);
@@ -129,6 +138,7 @@ static const struct stream_events node_events = {
 	.on_quiet = node_quiet,
 	.on_drained = node_drained,
 	.on_broken = node_broken,
+	.on_open = node_open,
 	.on_closed = node_closed,
 };
 
