@@ -12,13 +12,17 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 
 # ---- what a Debian machine needs ----
-BUILD_PACKAGES := gcc libc6-dev make liburing-dev libjemalloc-dev libyaml-dev liblua5.4-dev pkg-config python3
+BUILD_PACKAGES := gcc libc6-dev make liburing-dev libjemalloc-dev libyaml-dev liblua5.4-dev pkg-config python3 \
+                  dpkg-dev autoconf automake libtool ca-certificates
 # Filters that ringpost asks: milters and policy daemons, and what checks their signatures.
 FILTER_PACKAGES := rspamd opendkim opendkim-tools clamav-daemon clamav-milter postgrey postfwd python3-dkim
+# Other people's TLS: clients, servers, scanners. The last line: what Exim's program needs, which comes without its package (need-test).
+TLS_PACKAGES   := gnutls-bin msmtp default-jre-headless ecj python3-aiosmtpd sslscan nmap \
+                  libnss-wrapper libgnutls-dane0 libidn12 libdb5.3 libpcre2-8-0
 TEST_PACKAGES  := $(BUILD_PACKAGES) libcriterion-dev postfix swaks libnet-ssleay-perl openssl curl ca-certificates procps iproute2 strace g++ \
-                  gnuplot-nox $(FILTER_PACKAGES)
+                  gnuplot-nox $(FILTER_PACKAGES) $(TLS_PACKAGES)
 # What the bench measures beside ringpost. Postfix not where the machine has another mail server: it would take its place.
-BENCH_PACKAGES = $(BUILD_PACKAGES) haproxy nginx libnginx-mod-stream libnginx-mod-mail python3-aiosmtpd python3-uvloop gnuplot-nox iproute2 util-linux \
+BENCH_PACKAGES = $(BUILD_PACKAGES) openssl haproxy nginx libnginx-mod-stream libnginx-mod-mail python3-aiosmtpd python3-uvloop gnuplot-nox iproute2 util-linux \
                  $(if $(shell dpkg-query -W -f '$${Status}|$${Provides}|$${Package}\n' 2>/dev/null | grep '^install ok installed|.*mail-transport-agent' | grep -v '|postfix$$'),,postfix)
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang libclang-rt-dev
 COVERAGE_PACKAGES := $(BUILD_PACKAGES) libcriterion-dev gcovr g++
@@ -48,6 +52,16 @@ define need
 	fi
 endef
 
+# ---- the TLS library ----
+# One for all modes, never instrumented; tls/wolfssl.sh makes it and says why it is not the packaged one. Asked each time:
+# it touches nothing while its settings (WOLFSSL_SRC=, ...) are those of before. WOLFSSL=DIR: one that was made elsewhere.
+WOLFSSL     ?= build/wolfssl
+WOLFSSL_LIB := $(WOLFSSL)/lib/libwolfssl.a
+build/wolfssl/lib/libwolfssl.a: FORCE
+	@tls/wolfssl.sh build/wolfssl
+FORCE:
+.PHONY: FORCE
+
 # ---- compiling ----
 CC       ?= cc
 CSTD     := -std=gnu11
@@ -60,7 +74,7 @@ HARDEN   := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protectio
 LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,noexecstack
 LUA_CFLAGS := $(shell pkg-config --cflags lua5.4 2>/dev/null)
 LUA_LIBS   := $(shell pkg-config --libs lua5.4 2>/dev/null || echo -llua5.4)
-CPPFLAGS += -I. $(LUA_CFLAGS) -D_GNU_SOURCE -DRINGPOST_VERSION='"$(VERSION)"'
+CPPFLAGS += -I. -isystem $(WOLFSSL)/include $(LUA_CFLAGS) -D_GNU_SOURCE -DRINGPOST_VERSION='"$(VERSION)"'
 CFLAGS_release  := -O2 -g $(HARDEN)
 CFLAGS_debug    := -O0 -g3
 CFLAGS_asan     := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -83,11 +97,13 @@ MALLOC_LIB := -ljemalloc
 CPPFLAGS   += -DHAVE_JEMALLOC
 endif
 # The static liburing: Debian 12's shared 2.3 lacks symbols that we may need.
-LIBS := -l:liburing.a -lyaml $(LUA_LIBS) $(MALLOC_LIB) -lpthread
+LIBS := -l:liburing.a -lyaml $(LUA_LIBS) $(MALLOC_LIB) -lpthread -lm
 
 RING_SRC   := $(wildcard ring/*.c)
+TLS_SRC    := $(wildcard tls/*.c)
+TLS_OBJ    := $(patsubst %.c,$(B)/%.o,$(TLS_SRC))
 ENGINE_SRC := $(filter-out engine/main.c,$(wildcard engine/*.c engine/*/*.c engine/*/*/*.c))
-LIB_OBJ    := $(patsubst %.c,$(B)/%.o,$(RING_SRC) $(ENGINE_SRC))
+LIB_OBJ    := $(patsubst %.c,$(B)/%.o,$(RING_SRC) $(ENGINE_SRC)) $(TLS_OBJ)
 BENCH_LIB  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/lib/*.c))
 BLAST_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/blast/*.c))
 SINK_OBJ   := $(patsubst %.c,$(B)/%.o,$(wildcard bench/sink/*.c))
@@ -103,7 +119,7 @@ SIM_ENGINE := $(wildcard engine/smtp/*.c engine/upstream/*.c engine/session/*.c 
               $(wildcard engine/hook/*.c engine/hook/policy/*.c engine/hook/milter/*.c) engine/core/acceptor.c
 SIM_OBJ    := $(patsubst %.c,$(B)/%.o,$(SIM_RING) $(SIM_ENGINE))
 SIM_SRC    := $(wildcard tests/sim/*.c)
-SIM_LIBS   := -Wl,--wrap=slab_get -lyaml $(MALLOC_LIB)
+SIM_LIBS   := -Wl,--wrap=slab_get -lyaml $(MALLOC_LIB) -lm
 # Micro-benchmarks: the engine without core/ on a third ring, that of bench/micro.
 MICRO_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/micro/*.c) $(SIM_RING) $(filter-out engine/core/%,$(ENGINE_SRC)))
 # Always under the sanitizers, whatever the mode of the rest.
@@ -121,11 +137,11 @@ PLUGIN_SO  := $(patsubst tests/plugins/%.c,$(B)/tests/plugins/%.so,$(filter-out 
 HEADER_OK  := $(patsubst %,$(B)/tests/plugins/header-%.o,c99 c11 c++17)
 TEST_BIN   := $(UNIT_BIN) $(REPLAY_BIN) $(PLUGIN_SO) $(HEADER_OK) $(B)/ringpost-micro
 
-.PHONY: all run test check unit bench asan tsan fuzz coverage clean help format need-build need-test
+.PHONY: all run test check unit bench asan tsan fuzz coverage clean distclean help format deps need-build need-test
 
 all: $(BINS)                             ## build ringpost and the programs of the bench into build/release
 
-$(B)/%.o: %.c Makefile
+$(B)/%.o: %.c Makefile | $(WOLFSSL_LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
@@ -133,16 +149,23 @@ $(B)/libringpost.a: $(LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
-$(B)/ringpost: $(B)/engine/main.o $(B)/libringpost.a
+# For programs that are not made of the whole of libringpost.a.
+$(B)/libtls.a: $(TLS_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(TLS_OBJ): $(WOLFSSL_LIB)
+
+$(B)/ringpost: $(B)/engine/main.o $(B)/libringpost.a $(WOLFSSL_LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-$(B)/ringpost-sink: $(SINK_OBJ) $(BENCH_LIB) $(B)/libringpost.a
+$(B)/ringpost-sink: $(SINK_OBJ) $(BENCH_LIB) $(B)/libringpost.a $(WOLFSSL_LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-$(B)/ringpost-blast: $(BLAST_OBJ) $(BENCH_LIB) $(B)/libringpost.a
+$(B)/ringpost-blast: $(BLAST_OBJ) $(BENCH_LIB) $(B)/libringpost.a $(WOLFSSL_LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-$(B)/ringpost-micro: $(MICRO_OBJ) $(B)/libbench.a
+$(B)/ringpost-micro: $(MICRO_OBJ) $(B)/libbench.a $(B)/libtls.a $(WOLFSSL_LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # No ring and no engine: what it carries is what is measured.
@@ -156,8 +179,8 @@ $(B)/libbench.a: $(BENCH_LIB) $(filter-out %/wire.o,$(WIRE_OBJ))
 
 # Criterion's allocator needs a hand under ThreadSanitizer (tests/unit/tsan_arena.c says why).
 TSAN_ARENA := $(if $(filter tsan,$(MODE)),$(B)/tests/unit/tsan_arena.o)
-$(B)/tests/unit/%: $(B)/tests/unit/%.o $(TSAN_ARENA) $(B)/libbench.a $(B)/libringpost.a
-	$(CC) $(ALL_LDFLAGS) -o $@ $< $(TSAN_ARENA) $(B)/libbench.a $(B)/libringpost.a -lcriterion $(LIBS)
+$(B)/tests/unit/%: $(B)/tests/unit/%.o $(TSAN_ARENA) $(B)/libbench.a $(B)/libringpost.a $(WOLFSSL_LIB)
+	$(CC) $(ALL_LDFLAGS) -o $@ $< $(TSAN_ARENA) $(B)/libbench.a $(B)/libringpost.a $(WOLFSSL_LIB) -lcriterion $(LIBS)
 
 # Nothing of ringpost is linked in. A plugin that a group may write to would be refused.
 SO_FLAGS   := -I. -Iengine/hook -fPIC -shared $(filter-out -pie,$(ALL_LDFLAGS))
@@ -191,19 +214,19 @@ $(B)/tests/plugins/header-c%.o: engine/hook/ringpost.h Makefile
 	@mkdir -p $(@D)
 	$(CC) -std=c$* -pedantic-errors -Wall -Wextra -Werror -x c -c $< -o $@
 
-$(B)/ringpost-sim: $(patsubst %.c,$(B)/%.o,$(SIM_SRC)) $(SIM_OBJ)
+$(B)/ringpost-sim: $(patsubst %.c,$(B)/%.o,$(SIM_SRC)) $(SIM_OBJ) $(B)/libtls.a $(WOLFSSL_LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(SIM_LIBS)
 
 # The fuzzer of whole worlds is linked like the simulator, the others like the engine.
 FUZZ_WORLD := %world
 FUZZ_SIM   := $(patsubst %.c,$(B)/%.o,$(filter-out $(addprefix tests/sim/,main.c conform.c spools.c),$(SIM_SRC))) $(SIM_OBJ)
-$(filter-out $(FUZZ_WORLD),$(FUZZ_BIN)): $(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/libringpost.a
+$(filter-out $(FUZZ_WORLD),$(FUZZ_BIN)): $(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/libringpost.a $(WOLFSSL_LIB)
 	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
-$(filter-out $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/replay-%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(B)/libringpost.a
+$(filter-out $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/replay-%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(B)/libringpost.a $(WOLFSSL_LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
-$(filter $(FUZZ_WORLD),$(FUZZ_BIN)): $(B)/tests/fuzz/fuzz_world.o $(FUZZ_SIM)
+$(filter $(FUZZ_WORLD),$(FUZZ_BIN)): $(B)/tests/fuzz/fuzz_world.o $(FUZZ_SIM) $(B)/libtls.a $(WOLFSSL_LIB)
 	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(SIM_LIBS)
-$(filter $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/fuzz_world.o $(B)/tests/fuzz/replay.o $(FUZZ_SIM)
+$(filter $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/fuzz_world.o $(B)/tests/fuzz/replay.o $(FUZZ_SIM) $(B)/libtls.a $(WOLFSSL_LIB)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(SIM_LIBS)
 
 -include $(patsubst %.c,$(B)/%.d,$(wildcard tests/fuzz/*.c))
@@ -214,8 +237,21 @@ $(filter $(FUZZ_WORLD),$(REPLAY_BIN)): $(B)/tests/fuzz/fuzz_world.o $(B)/tests/f
 # ---- installing what is missing ----
 need-build:
 	$(call need,$(BUILD_PACKAGES))
+deps: need-build                         ## install the packages that building needs, and build the TLS library
+	@$(MAKE) --no-print-directory -s $(WOLFSSL_LIB)
+# Exim cannot be installed beside Postfix, nor where it would take the place of the machine's mail server: the program is taken
+# out of the package and kept in build/ (without the rights that the package gives it; tests/interop/kit/exim.py).
+EXIM := build/exim/exim4
 need-test:
 	$(call need,$(TEST_PACKAGES))
+	@[ -x $(EXIM) ] || ! command -v apt-get >/dev/null || { \
+		echo "getting: exim4-daemon-light"; mkdir -p $(dir $(EXIM)); cd $(dir $(EXIM)); log=$$(mktemp); \
+		as=""; [ "$$(id -u)" = 0 ] || as="sudo -n"; \
+		{ { apt-get download -q exim4-daemon-light || { $$as apt-get update -q && apt-get download -q exim4-daemon-light; }; } \
+			&& dpkg-deb --fsys-tarfile exim4-daemon-light_*.deb | tar -xO ./usr/sbin/exim4 > exim4.new \
+			&& chmod 755 exim4.new && mv exim4.new exim4 && rm -f exim4-daemon-light_*.deb; } >$$log 2>&1 \
+			|| { cat $$log; echo "could not get Exim out of exim4-daemon-light"; exit 69; }; rm -f $$log; \
+	}
 need-fuzz:
 	$(call need,$(FUZZ_PACKAGES))
 need-coverage:
@@ -309,7 +345,9 @@ bench-micro: need-build                  ## CPU time of single calls: scanner, p
 	@$(B)/ringpost-micro $(MICRO)
 .PHONY: bench-full bench-check bench-hooks bench-micro
 
-clean:                                   ## remove build/
+clean:                                   ## remove what was built, but for the TLS library
+	@[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name 'wolfssl*' -exec rm -rf {} +
+distclean:                               ## remove build/
 	rm -rf build
 
 format:                                  ## clang-format over the tree

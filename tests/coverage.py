@@ -14,9 +14,9 @@ import os
 import subprocess
 import sys
 
-ROOMS = ["ring", "engine/smtp", "engine/session", "engine/upstream", "engine/hook", "engine/conf",
+ROOMS = ["ring", "tls", "engine/smtp", "engine/session", "engine/upstream", "engine/hook", "engine/conf",
          "engine/obs", "engine/core"]
-DETAILED = ["engine/smtp", "engine/session", "ring"]
+DETAILED = ["engine/smtp", "engine/session", "ring", "tls"]
 ASSERTIONS = r".*\bASSERT\("
 NEVER = r".*(base_assert_failed\(|assertion failed: %s|\babort\(\);)"
 HARDLY = 0.2  # of a file's lines: below, they are not listed one by one
@@ -25,7 +25,7 @@ HARDLY = 0.2  # of a file's lines: below, they are not listed one by one
 def read(build):
     """gcovr's JSON: one entry for each file, with its lines and their branches."""
     command = ["gcovr", "--root", ".", "--object-directory", build, "--filter", "ring/",
-               "--filter", "engine/", "--exclude-throw-branches", "--exclude-unreachable-branches",
+               "--filter", "tls/", "--filter", "engine/", "--exclude-throw-branches", "--exclude-unreachable-branches",
                "--exclude-branches-by-pattern", ASSERTIONS, "--exclude-lines-by-pattern", NEVER,
                "--json", "-", build]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
