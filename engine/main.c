@@ -4,11 +4,13 @@
  */
 #include "engine/core/control.h"
 #include "engine/core/doctor.h"
+#include "engine/core/material.h"
 #include "engine/core/privileges.h"
 #include "engine/hook/hook.h"
 
 #include <fcntl.h>
 #include <getopt.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DEFAULT_CONFIG "/etc/ringpost/ringpost.yaml"
@@ -27,7 +29,7 @@ static const char usage_text[] =
 	"  -V        version             -h   this text\n"
 	"\n"
 	"signals: TERM drains and exits, a second TERM exits at once, QUIT drains without limit,\n"
-	"         USR1 reopens the log file\n"
+	"         USR1 reopens the log file, HUP reads certificates anew\n"
 	"exit:    0 done, 1 failed, 64 usage, 69 an address or file cannot be had, 77 the kernel "
 	"refuses,\n"
 	"         78 configuration\n";
@@ -113,20 +115,53 @@ static struct arguments read_arguments(int argc, char **argv)
 	return a;
 }
 
+/* The files of TLS as the start reads them, and until when each certificate is good. */
+static bool check_material(const struct conf *c)
+{
+	struct material_print print = {stderr, ""};
+	struct material_teller t = {material_print, &print};
+	struct tls_keys *keys;
+	bool good = material_keys(c, &keys, &t);
+	struct material *m = material_new(c, keys, NULL, &t);
+
+	if (m)
+		material_list(m, (int64_t)time(NULL), stdout);
+	good &= m != NULL;
+	material_free(m);
+	if (keys)
+		tls_keys_free(keys);
+	return good;
+}
+
 /* Plugins judge their options themselves, so they are opened as well: by whom they would be, lest
  * their files come to belong to root. */
 static int check(const struct conf *c, const char *file)
 {
+	struct material_print print = {stderr, "warning: "};
+	bool good = check_material(c);
 	struct hook_set *hooks;
 
-	if (c->hook_count && !privileges_drop(c->user, stderr))
+	if ((c->hook_count || material_needed(c)) && !privileges_drop(c->user, stderr))
 		return EXIT_DENIED;
+	material_worries(c, &(struct material_teller){material_print, &print});
 	hooks = hook_set_open(c, 1, stderr);
-	if (!hooks)
-		return EXIT_CONFIG;
+	good &= hooks != NULL;
 	hook_set_close(hooks);
+	if (!good)
+		return EXIT_CONFIG;
 	printf("%s: ok\n", file);
 	return EXIT_RAN;
+}
+
+static bool start_tls(void)
+{
+	struct tls_error e = {0};
+
+	privileges_no_dumps();
+	if (tls_library_init(&e))
+		return true;
+	fprintf(stderr, "ringpost: TLS: %s\n", e.text);
+	return false;
 }
 
 static int with_conf(const struct arguments *a)
@@ -145,6 +180,18 @@ static int with_conf(const struct arguments *a)
 	else
 		code = check(c, a->file);
 	conf_free(c);
+	return code;
+}
+
+/* Before any thread is there, and after the last one. */
+static int with_tls(const struct arguments *a)
+{
+	int code;
+
+	if (!start_tls())
+		return EXIT_FAILED;
+	code = with_conf(a);
+	tls_library_fini();
 	return code;
 }
 
@@ -172,6 +219,7 @@ int main(int argc, char **argv)
 	switch (a.action) {
 	case ACT_VERSION:
 		printf("ringpost %s\n", RINGPOST_VERSION);
+		doctor_library(stdout);
 		return EXIT_RAN;
 	case ACT_REFERENCE:
 		conf_reference(stdout);
@@ -182,6 +230,9 @@ int main(int argc, char **argv)
 	case ACT_BAD:
 		fputs(usage_text, stderr);
 		return EXIT_USAGE;
+	case ACT_RUN:
+	case ACT_CHECK:
+		return with_tls(&a);
 	case ACT_DOCTOR:
 		if (!a.file_given)
 			return doctor(NULL, a.probe, stdout);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: 0BSD
  *
  * An audit log as a plugin of ringpost: a line for each sender, each recipient and each end of a
- * message, appended to the file that the option `path` names.
+ * message, with what is known of the client's TLS, appended to the file that the option `path`
+ * names.
  *
  *     cc -std=c99 -shared -fPIC -O2 $(pkg-config --cflags ringpost) -o audit-plugin.so \
  *             audit-plugin.c -lpthread
@@ -73,17 +74,46 @@ static void keep(struct audit *a, const char *line, size_t n)
 	pthread_mutex_unlock(&a->lock);
 }
 
+static int cut(struct ringpost_span s)
+{
+	return s.size < 200 ? (int)s.size : 200;
+}
+
+/* Nothing for a client without TLS. The name in a certificate that was not verified proves nothing,
+ * so it is left out; its digest does, to who knows it. */
+static int put_tls(char *line, size_t room, const struct ringpost_event *ev)
+{
+	size_t i;
+	int n;
+
+	/* The ringpost that calls may be older than the header. */
+	if (!RINGPOST_HAS(ev, tls_verified) || ev->tls_version.size == 0)
+		return 0;
+	n = snprintf(line, room, " tls=%.*s cipher=%.*s bits=%u", cut(ev->tls_version),
+		ev->tls_version.data, cut(ev->tls_cipher), ev->tls_cipher.data,
+		(unsigned)ev->tls_bits);
+	if (ev->tls_sha256.size > 0)
+		n += snprintf(line + n, room - n, " cert=");
+	for (i = 0; i < ev->tls_sha256.size; i++)
+		n += snprintf(line + n, room - n, "%02x", (unsigned char)ev->tls_sha256.data[i]);
+	if (ev->tls_verified)
+		n += snprintf(line + n, room - n, " verified=<%.*s>", cut(ev->tls_subject),
+			ev->tls_subject.size > 0 ? ev->tls_subject.data : "");
+	return n;
+}
+
 static uint32_t event(void *self, const struct ringpost_event *ev, struct ringpost_answer *answer)
 {
 	static const char *const results[] = {
 		"?", "accepted", "rejected", "aborted", "in-doubt", "client-gone", "discarded"};
-	char line[2048]; /* an address has 1,024 octets at most */
+	char line[2048]; /* an address has 1,024 octets at most, what put_tls() adds 750 */
 	int i, n;
 
 	(void)answer; /* this plugin objects to nothing */
 	n = snprintf(line, sizeof(line), "%lld sid=%016llx tid=%016llx client=%.*s",
 		(long long)time(NULL), (unsigned long long)ev->session,
 		(unsigned long long)ev->transaction, (int)ev->client.size, ev->client.data);
+	n += put_tls(line + n, sizeof(line) - n, ev);
 	if (ev->kind == RINGPOST_TRANSACTION)
 		n += snprintf(line + n, sizeof(line) - n, " result=%s bytes=%llu code=%u",
 			results[ev->result <= RINGPOST_DISCARDED ? ev->result : 0],

@@ -29,6 +29,15 @@ static const struct node *value_of(
 	return e != NULL ? node_get(e, key) : NULL;
 }
 
+/* A key of a mapping inside an entry; the mapping, or what stands for it, when it is not there. */
+static const struct node *inner_of(const struct loader *l, const char *section, const char *name,
+	const char *map, const char *key)
+{
+	const struct node *m = value_of(l, section, name, map), *n = node_get(m, key);
+
+	return n != NULL ? n : m;
+}
+
 static const struct node *name_of(const struct loader *l, const char *section, const char *name)
 {
 	return node_item(node_get(l->root, section), name)->key;
@@ -82,9 +91,19 @@ static const struct conf_hook *keeper(const struct conf_listener *ls)
 	return NULL;
 }
 
+static const char *where_of(struct loader *l, struct mark at)
+{
+	return arena_printf(l->keep, "%s:%u:%u", l->d->name, at.line, at.col);
+}
+
 static void finish_listener(struct loader *l, struct conf_listener *ls, uint32_t index)
 {
 	ls->index = index;
+	ls->where = where_of(l, name_of(l, "listeners", ls->name)->at);
+	if (ls->certificates != NULL) {
+		ls->tls.pairs = ls->certificates->pairs;
+		ls->tls.pair_count = ls->certificates->pair_count;
+	}
 	ls->ehlo.size_max = ls->limits.message;
 	/* Clients need not send what cannot be kept. */
 	if (keeper(ls) && (ls->ehlo.size_max == 0 || ls->ehlo.size_max > l->c->hold.message))
@@ -92,6 +111,30 @@ static void finish_listener(struct loader *l, struct conf_listener *ls, uint32_t
 	ls->ehlo.show_starttls = ls->starttls == STARTTLS_PASSTHROUGH;
 	if (!ls->clients.any && ls->clients.count == 0 && only_loopback(ls))
 		allow_loopback(&ls->clients);
+}
+
+static enum tls_demand demand_of(const struct conf_upstream_tls *t)
+{
+	if (t->mode != CONF_TLS_VERIFY)
+		return TLS_DEMAND_NONE;
+	return t->policy.pin_count > 0 ? TLS_DEMAND_PIN : TLS_DEMAND_VERIFY;
+}
+
+static void finish_upstream(struct loader *l, struct conf_upstream *u, uint32_t index)
+{
+	u->index = index;
+	u->where = where_of(l, name_of(l, "upstreams", u->name)->at);
+	u->tls.policy.demand = demand_of(&u->tls);
+	if (u->tls.certificate != NULL)
+		u->tls.policy.own = u->tls.certificate->pairs[0];
+}
+
+static void finish_tls(struct loader *l)
+{
+	const struct item *i = node_item(l->root, "tls");
+
+	l->c->tls.where =
+		i != NULL ? where_of(l, i->key->at) : arena_printf(l->keep, "%s", l->d->name);
 }
 
 static enum conf_hook_mode mode_of(const struct conf_hook *h)
@@ -113,7 +156,7 @@ static void finish_hook(struct loader *l, struct conf_hook *h)
 	struct local_reply *reply = &h->rules.reply;
 
 	h->word = arena_printf(l->keep, "%s:%s", kind, h->name);
-	h->where = arena_printf(l->keep, "%s:%u:%u", l->d->name, at.line, at.col);
+	h->where = where_of(l, at);
 	h->mode = mode_of(h);
 	if (h->type != HOOK_RULES)
 		return;
@@ -125,11 +168,12 @@ static void finish_hook(struct loader *l, struct conf_hook *h)
 void conf_finish(struct loader *l)
 {
 	for (uint32_t i = 0; i < l->c->upstream_count; i++)
-		l->upstreams[i].index = i;
+		finish_upstream(l, &l->upstreams[i], i);
 	for (uint32_t i = 0; i < l->c->hook_count; i++)
 		finish_hook(l, &l->hooks[i]);
 	for (uint32_t i = 0; i < l->c->listener_count; i++)
 		finish_listener(l, &l->listeners[i], i);
+	finish_tls(l);
 }
 
 /* ---- listeners ---- */
@@ -167,12 +211,82 @@ static void check_kept(struct loader *l, const struct conf_listener *ls, const s
 			size_text(l->c->hold.message, buf), h->name);
 }
 
+/* Keys of a mapping whose `mode` makes nothing of them; what is as it would be anyway does no harm.
+ */
+static void check_idle(struct loader *l, enum scope s, const void *base, const struct node *map,
+	const char *instead)
+{
+	const struct key *mode = key_find(s, "mode");
+
+	for (size_t i = 0; i < conf_key_count; i++) {
+		const struct key *k = &conf_keys[i];
+		const struct node *n = k->scope == s && k != mode ? node_get(map, k->name) : NULL;
+
+		if (n != NULL && value_differs(k, base))
+			fail_at(l, n, "`%s` is of no use, as `mode` is %s: it can be %s", k->name,
+				word_stored(mode, base), instead);
+	}
+}
+
+static void check_client_certificates(
+	struct loader *l, const struct conf_listener *ls, const struct node *map)
+{
+	const struct node *asked = node_get(map, "client-certificates");
+	const struct node *ca = node_get(map, "client-ca");
+
+	if (ls->tls.client_cert != TLS_CLIENT_NONE && ca == NULL)
+		fail_at(l, asked,
+			"`client-certificates: %s` needs `client-ca`: a file with the CAs whose "
+			"certificates count",
+			asked->shown);
+	if (ls->tls.client_ca != NULL &&
+		(asked == NULL || (asked->kind == NODE_SCALAR && strcmp(asked->text, "none") == 0)))
+		fail_at(l, ca,
+			"`client-ca` is of no use: no client is asked for a certificate, as "
+			"`client-certificates` is none");
+}
+
+/* Is it what the mapping, or the word in its place, says? Else that was refused already. */
+static bool as_written(const struct node *n, const char *mode)
+{
+	if (n == NULL || n->kind == NODE_MAP || node_null(n))
+		return true;
+	return n->kind == NODE_SCALAR && strcmp(n->text, mode) == 0;
+}
+
+static void check_starttls(struct loader *l, const struct conf_listener *ls)
+{
+	const struct node *map = value_of(l, "listeners", ls->name, "starttls");
+	const struct node *auth = value_of(l, "listeners", ls->name, "auth-in-clear");
+	const char *mode = word_stored(key_find(SCOPE_STARTTLS, "mode"), ls);
+	bool clear_first = ls->starttls == STARTTLS_OFFER || ls->starttls == STARTTLS_REQUIRE;
+
+	if (ls->starttls < STARTTLS_OFFER)
+		check_idle(l, SCOPE_STARTTLS, ls, map, "offer, require or implicit");
+	else
+		check_client_certificates(l, ls, map);
+	if (ls->starttls >= STARTTLS_OFFER && node_get(map, "certificates") == NULL)
+		fail_at(l, inner_of(l, "listeners", ls->name, "starttls", "mode"),
+			"`%s` needs `certificates`: write `starttls: {mode: %s, certificates: "
+			"NAME}`, and that name under `certificates` at the top of the file",
+			mode, mode);
+	if (!clear_first && ls->clear_auth != CLEAR_AUTH_LOCAL &&
+		as_written(inner_of(l, "listeners", ls->name, "starttls", "mode"), mode))
+		fail_at(l, auth,
+			"`auth-in-clear` is of no use: with `starttls: %s` %s. It is for offer and "
+			"require",
+			mode,
+			ls->starttls == STARTTLS_IMPLICIT ? "nothing is ever in clear"
+							  : "AUTH is the server's affair");
+}
+
 static void check_listener(struct loader *l, const struct conf_listener *ls)
 {
 	const struct node *limits = value_of(l, "listeners", ls->name, "limits");
 	const struct node *message = limits != NULL ? node_get(limits, "message") : NULL;
 
 	check_open(l, ls);
+	check_starttls(l, ls);
 	if (message != NULL)
 		check_kept(l, ls, message);
 	if (ls->trusted.any)
@@ -273,12 +387,40 @@ static void check_loop(struct loader *l, const struct conf_server *s, const stru
 	}
 }
 
+static bool holds_something(const struct node *n)
+{
+	return n != NULL && !node_null(n) && (n->kind != NODE_LIST || n->count > 0);
+}
+
+static void check_upstream_tls(struct loader *l, const struct conf_upstream *u)
+{
+	const struct node *map = value_of(l, "upstreams", u->name, "tls");
+	const struct node *name = node_get(map, "name"), *pins = node_get(map, "pins");
+
+	if (u->tls.mode == CONF_TLS_OFF) {
+		check_idle(l, SCOPE_UPSTREAM_TLS, u, map, "opportunistic, require or verify");
+		return;
+	}
+	if (u->tls.mode == CONF_TLS_VERIFY && name == NULL && !holds_something(pins))
+		fail_at(l, inner_of(l, "upstreams", u->name, "tls", "mode"),
+			"`verify` needs `name`, the one that the servers' certificate has, or "
+			"`pins`");
+	if (u->tls.mode != CONF_TLS_VERIFY && u->tls.policy.pin_count > 0)
+		fail_at(l, pins, "`pins` are of no use, as `mode` is %s: it can be verify",
+			word_stored(key_find(SCOPE_UPSTREAM_TLS, "mode"), u));
+	if (u->tls.mode == CONF_TLS_OPPORTUNISTIC && u->tls.implicit)
+		fail_at(l, node_get(map, "implicit"),
+			"`implicit` cannot be opportunistic: where TLS comes first there is "
+			"nothing to fall back to; `mode` can be require or verify");
+}
+
 static void check_upstream(struct loader *l, const struct conf_upstream *u)
 {
 	const struct node *servers = value_of(l, "upstreams", u->name, "servers");
 	const struct node *source = value_of(l, "upstreams", u->name, "source");
 	bool told = false;
 
+	check_upstream_tls(l, u);
 	for (uint32_t i = 0; i < u->server_count; i++) {
 		const struct conf_server *s = &u->servers[i];
 		sa_family_t family = s->addr.sa.sa_family;
@@ -372,6 +514,18 @@ static void check_hold(struct loader *l)
 			shared(l, workers));
 }
 
+/* ---- tickets ---- */
+
+static void check_tickets(struct loader *l)
+{
+	const struct node *tls = node_get(l->root, "tls");
+
+	if (l->c->tls.ticket_keys != NULL && l->c->tls.ticket_rotate_ms == 0)
+		fail_at(l, node_get(tls, "ticket-keys"),
+			"`ticket-keys` is of no use, as `ticket-rotate` is 0: there are no "
+			"tickets");
+}
+
 /* ---- what is there for nothing: only worth saying when nothing is wrong ---- */
 
 static bool refuses_nothing(const struct conf_hook *h)
@@ -380,6 +534,15 @@ static bool refuses_nothing(const struct conf_hook *h)
 
 	return h->type == HOOK_RULES && !r->reject_null_sender && !r->clients.any &&
 	       r->sender_count + r->recipient_count + r->ehlo_count + r->clients.count == 0;
+}
+
+static void warn_unused_certificates(struct loader *l)
+{
+	for (uint32_t i = 0; i < l->c->certificate_count; i++)
+		if (!l->certificate_used[i])
+			diag_warn(l->d, name_of(l, "certificates", l->c->certificates[i].name)->at,
+				"no listener and no upstream uses certificates `%s`",
+				l->c->certificates[i].name);
 }
 
 static void warn_unused(struct loader *l)
@@ -409,7 +572,10 @@ void conf_check(struct loader *l)
 		check_upstream(l, &l->upstreams[i]);
 	for (uint32_t i = 0; i < l->c->hook_count; i++)
 		check_hook(l, &l->hooks[i]);
+	check_tickets(l);
 	check_hold(l);
-	if (l->d->errors == 0)
+	if (l->d->errors == 0) {
 		warn_unused(l);
+		warn_unused_certificates(l);
+	}
 }

@@ -13,6 +13,7 @@
 #include "engine/smtp/scan.h"
 #include "ring/mover.h"
 #include "ring/ring.h"
+#include "tls/tls.h"
 
 #define CONF_CPUS_MAX 1024
 #define CONF_SERVERS_MAX 256 /* of one upstream */
@@ -34,7 +35,23 @@ struct conf_server {
 	const char *text; /* as the logs and replies show it */
 };
 
-enum conf_starttls { STARTTLS_NONE, STARTTLS_PASSTHROUGH };
+enum conf_starttls {
+	STARTTLS_NONE,
+	STARTTLS_PASSTHROUGH, /* client and server agree, we carry */
+	STARTTLS_OFFER,	      /* ours; the client may */
+	STARTTLS_REQUIRE,     /* ours; no mail without it */
+	STARTTLS_IMPLICIT     /* ours, from the first octet (port 465) */
+};
+
+/* What is demanded of the way to an upstream. Ordered by strength. */
+enum conf_tls { CONF_TLS_OFF, CONF_TLS_OPPORTUNISTIC, CONF_TLS_REQUIRE, CONF_TLS_VERIFY };
+
+/* AUTH on a leg without TLS. */
+enum conf_clear_auth {
+	CLEAR_AUTH_OFF,
+	CLEAR_AUTH_LOCAL /* loopback and Unix sockets */,
+	CLEAR_AUTH_ON
+};
 enum conf_log_format { LOG_JSON, LOG_LOGFMT };
 enum conf_log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
@@ -146,6 +163,7 @@ struct conf_listener_timeouts { /* milliseconds */
 	uint32_t command;	/* waiting for a whole command line: 5m (RFC 5321 4.5.3.2.7) */
 	uint32_t data;		/* between two pieces of a body: 3m (4.5.3.2.5) */
 	uint32_t send;		/* a client that does not read: 5m without progress */
+	uint32_t tls;		/* a whole handshake: 30s */
 };
 
 struct conf_listener_limits {	      /* 0 = off where said */
@@ -163,6 +181,14 @@ struct conf_listener_limits {	      /* 0 = off where said */
 	uint32_t pipeline;     /* commands outstanding before input waits: 250, at most 255 */
 };
 
+/* One name of `certificates`. */
+struct conf_certificates {
+	const char *name;
+	const struct tls_pair *pairs;
+	const char *const *wheres; /* of each pair: "file:line:column" */
+	uint32_t pair_count;	   /* at least 1 */
+};
+
 struct conf_upstream;
 
 struct conf_listener {
@@ -173,10 +199,15 @@ struct conf_listener {
 				     listener has no list */
 	struct conf_nets trusted; /* may use XCLIENT and XFORWARD */
 	enum conf_starttls starttls;
-	struct ehlo_policy ehlo; /* .trusted is set per session */
+	const struct conf_certificates *certificates; /* NULL: none */
+	/* From STARTTLS_OFFER on: its pairs are those of `certificates`. */
+	struct tls_site_conf tls;
+	enum conf_clear_auth clear_auth; /* local */
+	struct ehlo_policy ehlo;	 /* .trusted is set per session */
 	enum scan_mode bare_newlines;
 	struct conf_listener_timeouts timeouts;
 	struct conf_listener_limits limits;
+	const char *where; /* "file:line:column" of its name, for messages from beyond this room */
 	const struct conf_hook *const *hooks; /* in order */
 	uint32_t hook_count;
 	const struct conf_upstream *upstream;
@@ -190,10 +221,23 @@ struct conf_upstream_timeouts { /* milliseconds */
 	uint32_t data_init;	/* DATA: 2m (.4) */
 	uint32_t final_reply;	/* after the dot or BDAT LAST: 630s, not below 600s (.6) */
 	uint32_t send;		/* a server that does not read: 3m without progress (.5) */
+	uint32_t tls;		/* a whole handshake: 30s */
+};
+
+struct conf_upstream_tls {
+	enum conf_tls mode; /* off */
+	bool implicit;	    /* from the first octet; else by STARTTLS */
+	const char *name; /* in the certificate, and asked for; NULL: none (pins, or the chain alone
+			     is noted) */
+	const struct conf_certificates *certificate; /* whose first pair is ours; NULL: none */
+	struct tls_policy_conf policy;		     /* demand: by mode and pins */
+	enum conf_clear_auth clear_auth;	     /* local */
 };
 
 struct conf_upstream {
 	const char *name;
+	const char *where; /* as a listener's */
+	struct conf_upstream_tls tls;
 	const struct conf_server *servers; /* round robin, the next one on a failed connect */
 	uint32_t server_count;
 	struct conf_upstream_timeouts timeouts;
@@ -229,13 +273,26 @@ struct conf {
 		uint32_t threads; /* of the process: 8 */
 		uint32_t queue;	  /* questions that may wait for one: 1k */
 	} helpers;
+	/* What listeners and upstreams name. */
+	const struct conf_certificates *certificates;
+	uint32_t certificate_count;
+	/* Of all TLS. */
+	struct {
+		const char *ticket_keys;    /* file, or NULL: random at start */
+		uint32_t ticket_rotate_ms;  /* 12h; 0: no tickets */
+		const char *key_log;	    /* file, or NULL: none */
+		uint64_t expiry_warning_ms; /* 14 days */
+		const char *where;	    /* of the mapping, or the file alone */
+	} tls;
 	const struct conf_listener *listeners;
 	uint32_t listener_count;
 	const struct conf_upstream *upstreams;
 	uint32_t upstream_count;
 	const struct conf_hook *hooks;
 	uint32_t hook_count;
-	void *arena; /* owns everything above */
+	const char *path; /* of the file; NULL: it was none that can be read again */
+	uint64_t hash;	  /* of its text */
+	void *arena;	  /* owns everything above */
 };
 
 /* Reads `path` ("-" = standard input). NULL on any error; every message has been written to `err`
@@ -244,6 +301,9 @@ struct conf {
 struct conf *conf_load(const char *path, FILE *err) MUST_USE;
 struct conf *conf_load_text(const char *name, const char *text, size_t len, FILE *err) MUST_USE;
 void conf_free(struct conf *c);
+/* Its file is there and holds another text by now. What the file brings in (${file:...}) is not
+ * looked at. */
+bool conf_changed(const struct conf *c);
 
 /* The effective configuration, defaults filled in, as YAML (ringpost -T). */
 void conf_dump(const struct conf *c, FILE *out);

@@ -101,11 +101,14 @@ enum scope {
 	SCOPE_LIMITS,
 	SCOPE_HOLD,
 	SCOPE_HELPERS,
+	SCOPE_CERTIFICATE,
+	SCOPE_TLS,
 	SCOPE_LISTENER,
 	SCOPE_STARTTLS,
 	SCOPE_LISTENER_TIMEOUTS,
 	SCOPE_LISTENER_LIMITS,
 	SCOPE_UPSTREAM,
+	SCOPE_UPSTREAM_TLS,
 	SCOPE_UPSTREAM_TIMEOUTS,
 	SCOPE_HOOK,
 	SCOPE_HOOK_RULES,
@@ -142,10 +145,17 @@ enum type {
 	TYPE_ENHANCED,
 	TYPE_TEXT,
 	TYPE_PATH,
+	TYPE_FILE,	  /* a path that is written otherwise */
+	TYPE_CERTIFICATE, /* a name from `certificates` */
+	TYPE_HOST,
+	TYPE_PINS,
+	TYPE_CIPHERS,
+	TYPE_GROUPS,
 	TYPE_OPTIONS,
-	TYPE_MAP,   /* keys of the scope `sub`, in the same structure */
-	TYPE_NAMED, /* name: keys of the scope `sub`, one structure each */
-	TYPE_LATER, /* not in this version: `text` says so */
+	TYPE_MAP,	   /* keys of the scope `sub`, in the same structure */
+	TYPE_NAMED,	   /* name: keys of the scope `sub`, one structure each */
+	TYPE_CERTIFICATES, /* the same, or a list of such mappings below each name */
+	TYPE_LATER,	   /* not in this version: `text` says so */
 	TYPE_KINDS
 };
 
@@ -215,7 +225,7 @@ struct loader {
 	struct conf_listener *listeners; /* the arrays of *c, still to be written */
 	struct conf_upstream *upstreams;
 	struct conf_hook *hooks;
-	bool *upstream_used, *hook_used;
+	bool *upstream_used, *hook_used, *certificate_used;
 };
 
 /* Reports and returns false. */
@@ -256,11 +266,17 @@ SETTER(enhanced);
 SETTER(line);
 SETTER(path);
 SETTER(options);
+SETTER(certificate);
+SETTER(host);
+SETTER(pins);
+SETTER(suites);
 #undef SETTER
 bool set_map(struct loader *l, const struct key *k, void *base, const struct node *n);
 bool set_named(struct loader *l, const struct key *k, void *base, const struct node *n);
+void put_certificates(FILE *out, const struct key *k, const void *base, int indent);
 void start_listener(void *base);
 bool scalar_starttls(struct loader *l, void *base, const struct node *n);
+bool scalar_upstream_tls(struct loader *l, void *base, const struct node *n);
 bool scalar_reply(struct loader *l, void *base, const struct node *n);
 
 #define VALUE_TEXT_BYTES 32
@@ -275,6 +291,8 @@ struct values {
 };
 bool many_values(struct loader *l, const struct key *k, const struct node *n, struct values *out);
 const char *word_stored(const struct key *k, const void *base);
+/* Something else than the default of its row is in the field. */
+bool value_differs(const struct key *k, const void *base);
 void put_quoted(FILE *out, const char *p, size_t n);
 /* One item of a list at a time; `count` items in all. An empty list is []. */
 void put_list_start(FILE *out, uint32_t count);

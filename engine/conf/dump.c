@@ -12,9 +12,21 @@
 /* Fields that are pointers and may be unset; all others always hold something. */
 static bool unset(const struct key *k, const void *base)
 {
-	if (k->type != TYPE_USER && k->type != TYPE_SOURCE && k->type != TYPE_TEXT)
+	switch (k->type) {
+	case TYPE_USER:
+	case TYPE_SOURCE:
+	case TYPE_TEXT:
+	case TYPE_FILE:
+	case TYPE_CERTIFICATE:
+	case TYPE_CERTIFICATES:
+	case TYPE_HOST:
+	case TYPE_PINS:
+	case TYPE_CIPHERS:
+	case TYPE_GROUPS:
+		return *(const void *const *)field_const(k, base) == NULL;
+	default:
 		return false;
-	return *(const void *const *)field_const(k, base) == NULL;
+	}
 }
 
 /* The keys of a scope that are no mappings. */
@@ -127,7 +139,8 @@ static const char *bound_text(const struct key *k, uint64_t v, char buf[VALUE_TE
 static bool is_list(enum type t)
 {
 	return t == TYPE_NETS || t == TYPE_BIND || t == TYPE_SERVERS || t == TYPE_HOOKS ||
-	       t == TYPE_PATTERNS || t == TYPE_NAMES || t == TYPE_OPTIONS || t == TYPE_NAMED;
+	       t == TYPE_PATTERNS || t == TYPE_NAMES || t == TYPE_OPTIONS || t == TYPE_NAMED ||
+	       t == TYPE_CERTIFICATES || t == TYPE_PINS;
 }
 
 static void print_bounds(const struct key *k, FILE *out)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Lists of mail addresses and names, references to hooks and upstreams, options of hooks, the
- * policy per EHLO keyword; and how lists are written in a dump.
+ * Lists of mail addresses and names, references to hooks, upstreams and certificates, options of
+ * hooks, the policy per EHLO keyword; and how lists are written in a dump.
  *
  * A reference to something that was never defined is reported here, where it is made: the names are
  * known before the first listener is read (load.c).
@@ -112,6 +112,36 @@ static bool name_set(struct loader *l, const struct node *n, struct conf_pattern
 		l, n, "`%s` is no host name: write %s", n->shown, conf_types[TYPE_NAMES].written);
 }
 
+bool set_host(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	struct span name;
+
+	if (!one_value(l, k, n))
+		return false;
+	for (size_t i = 0; i < n->len; i++)
+		if ((uint8_t)n->text[i] >= 0x80)
+			return fail_at(l, n,
+				"`%s` must be ASCII: an internationalized name is written as "
+				"certificates have it (xn--...)",
+				k->name);
+	if (!domain_set(l, span_of(n->text, n->len), &name) || name.n > k->max || name.p[0] == '[')
+		return fail_at(l, n, "`%s` is no host name: write %s", n->shown,
+			conf_types[k->type].written);
+	if (strspn(n->text, "0123456789.") == n->len)
+		return fail_at(l, n, "`%s` is an address: `%s` is a name that is in a certificate",
+			n->shown, k->name);
+	*(const char **)field(k, base) = (const char *)name.p;
+	return true;
+}
+
+void put_host(FILE *out, const struct key *k, const void *base, int indent)
+{
+	const char *name = *(const char *const *)field_const(k, base);
+
+	put_quoted(out, name, strlen(name));
+	fputc('\n', out);
+}
+
 /* The counts stand beside the lists, in the same structure. */
 static uint32_t *count_of(const struct key *k, void *base)
 {
@@ -205,6 +235,71 @@ void put_names(FILE *out, const struct key *k, const void *base, int indent)
 	put_list_end(out, count);
 }
 
+/* ---- SHA-256 sums ---- */
+
+#define PIN_BYTES 32
+
+/* 64 digits; as `openssl x509 -fingerprint` writes them, with a colon behind each octet but the
+ * last. */
+static bool pin_set(const struct node *n, uint8_t *out)
+{
+	static const char digits[] = "0123456789abcdef";
+	size_t step = n->len == 3 * PIN_BYTES - 1 ? 3 : 2;
+
+	if (n->len != step * PIN_BYTES - (step - 2))
+		return false;
+	for (size_t i = 0; i < PIN_BYTES; i++) {
+		const char *p = n->text + i * step;
+		const char *hi = memchr(digits, ascii_lower((uint8_t)p[0]), 16);
+		const char *lo = memchr(digits, ascii_lower((uint8_t)p[1]), 16);
+
+		if (hi == NULL || lo == NULL || (step == 3 && i + 1 < PIN_BYTES && p[2] != ':'))
+			return false;
+		out[i] = (uint8_t)((hi - digits) << 4 | (lo - digits));
+	}
+	return true;
+}
+
+bool set_pins(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	uint8_t(*v)[PIN_BYTES];
+	struct values in;
+	bool good = true;
+
+	if (!many_values(l, k, n, &in))
+		return false;
+	v = arena_alloc(l->keep, (in.count + 1) * sizeof(*v));
+	for (uint32_t i = 0; i < in.count; i++) {
+		if (!pin_set(in.v[i], v[i])) {
+			good = fail_at(l, in.v[i], "`%s` is no SHA-256 sum: write %s",
+				in.v[i]->shown, conf_types[k->type].written);
+			continue;
+		}
+		for (uint32_t j = 0; j < i; j++)
+			if (memcmp(v[j], v[i], PIN_BYTES) == 0)
+				good = fail_at(
+					l, in.v[i], "`%s` is in the list twice", in.v[i]->shown);
+	}
+	*(const uint8_t(**)[PIN_BYTES])field(k, base) = (const uint8_t(*)[PIN_BYTES])v;
+	*count_of(k, base) = good ? in.count : 0;
+	return good;
+}
+
+void put_pins(FILE *out, const struct key *k, const void *base, int indent)
+{
+	const uint8_t(*v)[PIN_BYTES] = *(const uint8_t(*const *)[PIN_BYTES])field_const(k, base);
+	uint32_t count = count_in(k, base);
+	char text[2 * PIN_BYTES + 1];
+
+	put_list_start(out, count);
+	for (uint32_t i = 0; i < count; i++) {
+		for (size_t j = 0; j < PIN_BYTES; j++)
+			snprintf(text + 2 * j, 3, "%02x", v[i][j]);
+		put_list_item(out, i, count, indent, span_str(text));
+	}
+	put_list_end(out, count);
+}
+
 /* ---- references ---- */
 
 #define DEFINED_MAX 1024 /* the most that the table allows of one section */
@@ -291,6 +386,51 @@ void put_hooks(FILE *out, const struct key *k, const void *base, int indent)
 	for (uint32_t i = 0; i < ls->hook_count; i++)
 		put_list_item(out, i, ls->hook_count, indent, span_str(ls->hooks[i]->name));
 	put_list_end(out, ls->hook_count);
+}
+
+bool set_certificate(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	const struct conf_certificates *v = l->c->certificates;
+	uint32_t count = l->c->certificate_count;
+
+	if (!one_value(l, k, n))
+		return false;
+	for (uint32_t i = 0; i < count; i++) {
+		if (strcmp(v[i].name, n->text) == 0) {
+			*(const struct conf_certificates **)field(k, base) = &v[i];
+			l->certificate_used[i] = true;
+			return true;
+		}
+	}
+	return undefined(l, n, "certificate", v, sizeof(*v), count);
+}
+
+void put_certificate(FILE *out, const struct key *k, const void *base, int indent)
+{
+	fprintf(out, "%s\n",
+		(*(const struct conf_certificates *const *)field_const(k, base))->name);
+}
+
+static void put_pair(FILE *out, const struct tls_pair *p, int indent)
+{
+	fprintf(out, "\n%*s- chain: ", indent, "");
+	put_quoted(out, p->chain, strlen(p->chain));
+	fprintf(out, "\n%*s  key: ", indent, "");
+	put_quoted(out, p->key, strlen(p->key));
+}
+
+void put_certificates(FILE *out, const struct key *k, const void *base, int indent)
+{
+	const struct conf_certificates *v =
+		*(const struct conf_certificates *const *)field_const(k, base);
+	uint32_t count = count_in(k, base);
+
+	for (uint32_t i = 0; i < count; i++) {
+		fprintf(out, "\n%*s%s:", indent, "", v[i].name);
+		for (uint32_t j = 0; j < v[i].pair_count; j++)
+			put_pair(out, &v[i].pairs[j], indent + 2);
+	}
+	fputs(count == 0 ? "{}\n" : "\n", out);
 }
 
 /* ---- options: what a hook is told, and nobody else understands ---- */

@@ -86,8 +86,48 @@ bool name_form(const struct node *n)
 
 _Static_assert(offsetof(struct conf_listener, name) == 0 &&
 		       offsetof(struct conf_upstream, name) == 0 &&
-		       offsetof(struct conf_hook, name) == 0,
+		       offsetof(struct conf_hook, name) == 0 &&
+		       offsetof(struct conf_certificates, name) == 0,
 	"set_named writes the name first");
+
+#define CONF_PAIRS_MAX 16 /* of one name */
+
+/* One mapping of a list; missing keys are told at its place. */
+static void queue_pair(struct loader *l, struct tls_pair *p, const char **where,
+	const struct node *map, const struct node *name)
+{
+	struct node *who = arena_alloc(l->tmp, sizeof(*who));
+
+	*who = *name;
+	who->at = map->at;
+	*where = arena_printf(l->keep, "%s:%u:%u", l->d->name, map->at.line, map->at.col);
+	queue_map(l, SCOPE_CERTIFICATE, p, map, who);
+}
+
+/* What stands behind a name of `certificates`: {chain, key}, or a list of these. */
+static void queue_pairs(struct loader *l, struct conf_certificates *c, const struct item *entry)
+{
+	const struct node *n = entry->value;
+	bool list = n->kind == NODE_LIST;
+	uint32_t count = list ? MIN_OF(n->count, (uint32_t)CONF_PAIRS_MAX) : 1;
+	struct tls_pair *pairs = arena_alloc(l->keep, (count + 1) * sizeof(*pairs));
+	const char **wheres = arena_alloc(l->keep, (count + 1) * sizeof(*wheres));
+	const struct item *i = n->first;
+
+	c->pairs = pairs;
+	c->wheres = wheres;
+	c->pair_count = count;
+	if (list && n->count == 0)
+		fail_at(l, n, "`%s` is empty: at least one {chain: FILE, key: FILE} is needed",
+			entry->key->shown);
+	if (n->count > count && list)
+		fail_at(l, n, "`%s` has %u certificates, %d at most are allowed", entry->key->shown,
+			n->count, CONF_PAIRS_MAX);
+	if (!list)
+		queue_pair(l, &pairs[0], &wheres[0], n, entry->key);
+	for (uint32_t at = 0; list && at < count; at++, i = i->next)
+		queue_pair(l, &pairs[at], &wheres[at], i->value, entry->key);
+}
 
 bool set_named(struct loader *l, const struct key *k, void *base, const struct node *n)
 {
@@ -116,7 +156,10 @@ bool set_named(struct loader *l, const struct key *k, void *base, const struct n
 			continue;
 		}
 		*(const char **)(void *)one = arena_text(l->keep, i->key->text, i->key->len);
-		queue_map(l, k->sub, one, i->value, i->key);
+		if (k->type == TYPE_CERTIFICATES)
+			queue_pairs(l, (struct conf_certificates *)(void *)one, i);
+		else
+			queue_map(l, k->sub, one, i->value, i->key);
 		(*count)++;
 	}
 	return true;
@@ -135,6 +178,13 @@ void start_listener(void *base)
 bool scalar_starttls(struct loader *l, void *base, const struct node *n)
 {
 	const struct key *k = key_find(SCOPE_STARTTLS, "mode");
+
+	return conf_types[k->type].set(l, k, base, n);
+}
+
+bool scalar_upstream_tls(struct loader *l, void *base, const struct node *n)
+{
+	const struct key *k = key_find(SCOPE_UPSTREAM_TLS, "mode");
 
 	return conf_types[k->type].set(l, k, base, n);
 }
@@ -362,6 +412,7 @@ static void walk(struct loader *l)
 		l->hooks = (struct conf_hook *)(uintptr_t)l->c->hooks;
 		l->upstream_used = arena_alloc(l->tmp, l->c->upstream_count + 1);
 		l->hook_used = arena_alloc(l->tmp, l->c->hook_count + 1);
+		l->certificate_used = arena_alloc(l->tmp, l->c->certificate_count + 1);
 	}
 	conf_finish(l);
 	conf_check(l);
@@ -373,12 +424,23 @@ static void drop_bom(struct span *text)
 		*text = span_drop(*text, 3);
 }
 
+/* FNV-1a: whether a file has been edited, not whether somebody forged it. */
+static uint64_t hash_of(struct span text)
+{
+	uint64_t h = 0xcbf29ce484222325;
+
+	for (size_t i = 0; i < text.n; i++)
+		h = (h ^ text.p[i]) * 0x100000001b3;
+	return h;
+}
+
 static struct conf *load(struct diags *d, struct span text)
 {
 	struct loader l = {.d = d, .tmp = d->tmp, .keep = arena_new()};
 
 	l.c = arena_alloc(l.keep, sizeof(*l.c));
 	l.c->arena = l.keep;
+	l.c->hash = hash_of(text);
 	drop_bom(&text);
 	d->source = text;
 	if (text.n > CONF_FILE_BYTES_MAX)
@@ -464,9 +526,27 @@ struct conf *conf_load(const char *path, FILE *err)
 		c = load(&d, text);
 	else
 		diag_error(&d, (struct mark){0, 0}, "%s", why);
+	if (c != NULL && !in)
+		c->path = arena_text(c->arena, path, strlen(path));
 	if (fd >= 0 && !in)
 		close(fd);
 	diag_print(&d, err);
 	arena_free(d.tmp);
 	return c;
+}
+
+bool conf_changed(const struct conf *c)
+{
+	int fd = c->path != NULL ? open(c->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK) : -1;
+	struct arena *tmp;
+	struct span text;
+	bool changed;
+
+	if (fd < 0)
+		return false;
+	tmp = arena_new();
+	changed = read_all(fd, tmp, &text) == NULL && hash_of(text) != c->hash;
+	arena_free(tmp);
+	close(fd);
+	return changed;
 }

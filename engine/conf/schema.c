@@ -9,14 +9,12 @@
 
 #define SECONDS(n) ((uint64_t)(n)*1000)
 #define HOURS(n) ((uint64_t)(n)*3600 * 1000)
+#define DAYS(n) HOURS((n)*24)
 #define KIB(n) ((uint64_t)(n) << 10)
 #define MIB(n) ((uint64_t)(n) << 20)
 #define GIB(n) ((uint64_t)(n) << 30)
 
 const char conf_required[] = "required";
-
-#define NO_TLS \
-	"this version of ringpost has no TLS termination yet: starttls can be none or passthrough"
 
 static const struct word words_log_format[] = {
 	{"json", LOG_JSON, NULL},
@@ -35,9 +33,37 @@ static const struct word words_log_level[] = {
 static const struct word words_starttls[] = {
 	{"none", STARTTLS_NONE, NULL},
 	{"passthrough", STARTTLS_PASSTHROUGH, NULL},
-	{"offer", 0, NO_TLS},
-	{"require", 0, NO_TLS},
-	{"implicit", 0, NO_TLS},
+	{"offer", STARTTLS_OFFER, NULL},
+	{"require", STARTTLS_REQUIRE, NULL},
+	{"implicit", STARTTLS_IMPLICIT, NULL},
+	{NULL, 0, NULL},
+};
+
+static const struct word words_tls[] = {
+	{"off", CONF_TLS_OFF, NULL},
+	{"opportunistic", CONF_TLS_OPPORTUNISTIC, NULL},
+	{"require", CONF_TLS_REQUIRE, NULL},
+	{"verify", CONF_TLS_VERIFY, NULL},
+	{NULL, 0, NULL},
+};
+
+static const struct word words_tls_version[] = {
+	{"1.2", TLS_1_2, NULL},
+	{"1.3", TLS_1_3, NULL},
+	{NULL, 0, NULL},
+};
+
+static const struct word words_client_cert[] = {
+	{"none", TLS_CLIENT_NONE, NULL},
+	{"optional", TLS_CLIENT_OPTIONAL, NULL},
+	{"require", TLS_CLIENT_REQUIRED, NULL},
+	{NULL, 0, NULL},
+};
+
+static const struct word words_clear_auth[] = {
+	{"off", CLEAR_AUTH_OFF, NULL},
+	{"local", CLEAR_AUTH_LOCAL, NULL},
+	{"on", CLEAR_AUTH_ON, NULL},
 	{NULL, 0, NULL},
 };
 
@@ -125,8 +151,12 @@ static const struct word words_failure[] = {
 #define FIXED(s, key, w, dflt, txt) \
 	{COMMON(s, key, TYPE_WORD, txt), .def = dflt, .words = w, .unit = ""},
 #define MAP(s, key, in, txt) {COMMON(s, key, TYPE_MAP, txt), .sub = in, .unit = ""},
-#define NAMED(s, key, in, strct, member, cnt, lo, hi, txt)                                       \
-	{COMMON(s, key, TYPE_NAMED, txt), .off = offsetof(struct conf, member),                  \
+#define NAMED(s, key, in, strct, member, cnt, lo, hi, txt) \
+	NAMES(TYPE_NAMED, s, key, in, strct, member, cnt, lo, hi, txt)
+#define LISTED(s, key, in, strct, member, cnt, lo, hi, txt) \
+	NAMES(TYPE_CERTIFICATES, s, key, in, strct, member, cnt, lo, hi, txt)
+#define NAMES(t, s, key, in, strct, member, cnt, lo, hi, txt)                                    \
+	{COMMON(s, key, t, txt), .off = offsetof(struct conf, member),                           \
 		.off2 = offsetof(struct conf, cnt), .size = sizeof(strct), .sub = in, .min = lo, \
 		.max = hi, .unit = ""},
 #define LATER(s, key, txt) {COMMON(s, key, TYPE_LATER, txt), .unit = ""},
@@ -142,6 +172,8 @@ const struct scope_row conf_scopes[SCOPE_COUNT] = {
 	[SCOPE_LIMITS] = {.path = "limits"},
 	[SCOPE_HOLD] = {.path = "hold"},
 	[SCOPE_HELPERS] = {.path = "helpers"},
+	[SCOPE_CERTIFICATE] = {.path = "certificates.<name>"},
+	[SCOPE_TLS] = {.path = "tls"},
 	[SCOPE_LISTENER] = {.path = "listeners.<name>", .start = start_listener},
 	[SCOPE_STARTTLS] = {.path = "listeners.<name>.starttls",
 		.gate = "mode",
@@ -149,6 +181,9 @@ const struct scope_row conf_scopes[SCOPE_COUNT] = {
 	[SCOPE_LISTENER_TIMEOUTS] = {.path = "listeners.<name>.timeouts"},
 	[SCOPE_LISTENER_LIMITS] = {.path = "listeners.<name>.limits"},
 	[SCOPE_UPSTREAM] = {.path = "upstreams.<name>"},
+	[SCOPE_UPSTREAM_TLS] = {.path = "upstreams.<name>.tls",
+		.gate = "mode",
+		.scalar = scalar_upstream_tls},
 	[SCOPE_UPSTREAM_TIMEOUTS] = {.path = "upstreams.<name>.timeouts"},
 	[SCOPE_HOOK] = {.path = "hooks.<name>", .gate = "type"},
 	[SCOPE_HOOK_RULES] = {.path = "hooks.<name>",
@@ -179,7 +214,8 @@ const struct type_row conf_types[TYPE_KINDS] = {
 	[TYPE_BOOL] = {"switch", "`on` or `off`", set_bool, put_bool},
 	[TYPE_COUNT] = {"count", "`500`, `20k` or `2m`", set_count, put_count},
 	[TYPE_SIZE] = {"size", "`4096`, `64k`, `50m` or `4g`", set_size, put_size},
-	[TYPE_DURATION] = {"duration", "`500ms`, `30s`, `5m` or `2h`", set_duration, put_duration},
+	[TYPE_DURATION] = {"duration", "`500ms`, `30s`, `5m`, `2h` or `14d`", set_duration,
+		put_duration},
 	[TYPE_RATE] = {"rate", "`10/s`, `600/min` or `5k/h`", set_rate, put_rate},
 	[TYPE_WORD] = {"word", "", set_word, put_word},
 	[TYPE_WORDS] = {"words", "`rcpt` or `[mail, rcpt]`", set_words, put_words},
@@ -212,9 +248,21 @@ const struct type_row conf_types[TYPE_KINDS] = {
 	[TYPE_PATH] = {"path",
 		"`/usr/lib/ringpost/name.so`, `/etc/ringpost/name.lua` or `/var/tmp`", set_path,
 		put_path},
+	[TYPE_FILE] = {"path", "`/etc/ringpost/mx.pem`", set_path, put_path},
+	[TYPE_CERTIFICATE] = {"certificates name", "`public`", set_certificate, put_certificate},
+	[TYPE_HOST] = {"host name", "`mx.example.org`", set_host, put_host},
+	[TYPE_PINS] = {"SHA-256 sums",
+		"64 hexadecimal digits, with or without colons between each two", set_pins,
+		put_pins},
+	[TYPE_CIPHERS] = {"cipher names", "`TLS13-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-GCM-SHA256`",
+		set_suites, put_suites},
+	[TYPE_GROUPS] = {"group names", "`X25519:P-256`", set_suites, put_suites},
 	[TYPE_OPTIONS] = {"options", "`{name: value, other: \"5\"}`", set_options, put_options},
 	[TYPE_MAP] = {"mapping", "", set_map, NULL},
 	[TYPE_NAMED] = {"named mappings", "", set_named, NULL},
+	[TYPE_CERTIFICATES] = {"named certificates",
+		"`{public: {chain: /etc/ringpost/mx.pem, key: /etc/ringpost/mx.key}}`", set_named,
+		put_certificates},
 	[TYPE_LATER] = {"", "", NULL, NULL},
 };
 

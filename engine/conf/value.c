@@ -153,8 +153,10 @@ const char *size_text(uint64_t n, char buf[VALUE_TEXT_BYTES])
 
 const char *duration_text(uint64_t ms, char buf[VALUE_TEXT_BYTES])
 {
-	/* Hours are the largest: "1d" reads worse than "24h". */
-	return number_text(ms, time_units, ARRAY_LEN(time_units) - 1, buf);
+	const size_t days = ARRAY_LEN(time_units) - 1;
+
+	/* Days from two on: "1d" reads worse than "24h". */
+	return number_text(ms, time_units, ms > time_units[days].times ? days + 1 : days, buf);
 }
 
 static bool within(struct loader *l, const struct key *k, const struct node *n, uint64_t v,
@@ -380,6 +382,21 @@ const char *word_stored(const struct key *k, const void *base)
 void put_word(FILE *out, const struct key *k, const void *base, int indent)
 {
 	fprintf(out, "%s\n", word_stored(k, base));
+}
+
+bool value_differs(const struct key *k, const void *base)
+{
+	switch (k->type) {
+	case TYPE_WORD:
+		return strcmp(word_stored(k, base), k->def) != 0;
+	case TYPE_BOOL:
+		return (fetch(k, base) != 0) != (strcmp(k->def, "on") == 0);
+	case TYPE_PINS:
+		return *(const uint32_t *)(const void *)((const char *)base + k->off2) > 0;
+	default:
+		ASSERT(k->def == NULL);
+		return *(const void *const *)field_const(k, base) != NULL;
+	}
 }
 
 /* Several of them: a bit for each. */
@@ -772,6 +789,40 @@ bool set_path(struct loader *l, const struct key *k, void *base, const struct no
 }
 
 void put_path(FILE *out, const struct key *k, const void *base, int indent)
+{
+	put_string(out, k, base);
+}
+
+/* What TLS is to use: names with colons between them. Who makes a context of them knows which
+ * exist. */
+static bool suites_form(const char *p)
+{
+	for (size_t n; (n = strspn(p, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				      "0123456789-_")) > 0;
+		p += n + 1) {
+		if (p[n] == 0)
+			return true;
+		if (p[n] != ':')
+			return false;
+	}
+	return false;
+}
+
+bool set_suites(struct loader *l, const struct key *k, void *base, const struct node *n)
+{
+	if (!one_value(l, k, n))
+		return false;
+	if (!suites_form(n->text))
+		return fail_at(l, n,
+			"`%s` cannot be `%s`: names with colons between them are meant, such as %s",
+			k->name, n->shown, conf_types[k->type].written);
+	if (!short_enough(l, k, n))
+		return false;
+	store_string(l, k, base, n->text, n->len);
+	return true;
+}
+
+void put_suites(FILE *out, const struct key *k, const void *base, int indent)
 {
 	put_string(out, k, base);
 }

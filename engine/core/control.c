@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * The control thread: see control.h. Order of start (each step can still say why it failed):
- * signals blocked, listeners bound, log opened, privileges dropped, limits planned, workers
- * started. Signals: TERM and INT drain for shutdown-grace, QUIT drains without limit, a second one
- * ends at once, USR1 reopens the log, HUP and USR2 are answered with a warning. Failure modes: an
- * address that cannot be bound (69), a ring that cannot be made (77).
+ * signals blocked, certificates read, listeners bound, log opened, privileges dropped, limits
+ * planned, workers started. Signals: TERM and INT drain for shutdown-grace, QUIT drains without
+ * limit, a second one ends at once, USR1 reopens the log, HUP reads the certificates anew, USR2 is
+ * answered with a warning. Failure modes: a file that is no good (78), an address that cannot be
+ * bound (69), a ring that cannot be made (77).
  */
 #include "engine/core/control.h"
 
+#include "engine/core/certs.h"
+#include "engine/core/doctor.h"
 #include "engine/core/limits.h"
 #include "engine/core/privileges.h"
 #include "engine/core/worker.h"
@@ -31,6 +34,7 @@ struct control {
 	const struct conf *conf;
 	struct process_limits limits;
 	struct hook_set *hooks; /* owns */
+	struct certs certs;
 	struct clients *clients;
 	struct worker *workers;	    /* owns */
 	struct acceptor *acceptors; /* workers x addresses; owns */
@@ -202,7 +206,7 @@ static void record_stop(struct control *c)
 	if (!begin(c, &rec, LOG_EV_STOP))
 		return;
 	for (size_t row = 0; row < stat_row_count; row++) {
-		uint64_t sum = 0;
+		uint64_t sum = stat_read(&c->stats, row);
 
 		for (uint32_t w = 0; w < c->conf->cpu_count; w++)
 			sum += stat_read(&c->workers[w].stats, row);
@@ -233,8 +237,7 @@ static void record_hooks(struct control *c)
 	uint64_t value;
 
 	for (uint32_t h = 0; h < c->conf->hook_count; h++) {
-		if (!hook_set_counter(c->hooks, h, 0, &value) ||
-			!begin(c, &rec, LOG_EV_COUNTERS))
+		if (!hook_set_counter(c->hooks, h, 0, &value) || !begin(c, &rec, LOG_EV_COUNTERS))
 			continue;
 		log_cstr(&rec, "hook", c->conf->hooks[h].name);
 		for (uint32_t i = 0; (name = hook_set_counter(c->hooks, h, i, &value)); i++)
@@ -290,6 +293,7 @@ static bool start_workers(struct control *c)
 			.cpu = c->conf->pinned ? c->conf->cpus[w] : -1,
 			.wake_fd = c->wake_fd,
 			.log_fd = log_sink_fd(c->sink),
+			.material = certs_current(&c->certs),
 			.acceptors = acceptor_of(c, w, 0),
 			.acceptor_count = c->acceptor_count};
 
@@ -367,6 +371,14 @@ static void reopen_log(struct control *c)
 	fprintf(stderr, "ringpost: %s\n", text);
 }
 
+static void renew_certificates(struct control *c)
+{
+	if (!certs_renew(&c->certs))
+		return;
+	for (uint32_t w = 0; w < c->conf->cpu_count; w++)
+		worker_renew(&c->workers[w], certs_current(&c->certs));
+}
+
 static void handle_signal(struct control *c, uint32_t sig)
 {
 	switch (sig) {
@@ -384,8 +396,7 @@ static void handle_signal(struct control *c, uint32_t sig)
 		warn(c, "USR2: this version cannot hand its listeners to a new one; ignored");
 		break;
 	case SIGHUP:
-		warn(c, "HUP: this version reads its configuration at start only; restart to "
-			"change it");
+		renew_certificates(c);
 		break;
 	default:
 		break;
@@ -431,6 +442,7 @@ static void loop(struct control *c)
 		}
 		if (c->kill_at_ms && clock_ms(CLOCK_MONOTONIC) >= c->kill_at_ms)
 			start_kill(c);
+		certs_turn(&c->certs);
 		drain_logs(c);
 	}
 }
@@ -498,6 +510,17 @@ static bool allocate(struct control *c)
 	return false;
 }
 
+static bool uses_tls(const struct conf *c)
+{
+	for (uint32_t i = 0; i < c->listener_count; i++)
+		if (c->listeners[i].starttls >= STARTTLS_OFFER)
+			return true;
+	for (uint32_t i = 0; i < c->upstream_count; i++)
+		if (c->upstreams[i].tls.mode != CONF_TLS_OFF)
+			return true;
+	return false;
+}
+
 static void tell_start(struct control *c)
 {
 	char text[256];
@@ -506,6 +529,8 @@ static void tell_start(struct control *c)
 		warn(c, "running as root: `user:` names somebody with less to lose");
 	else if (c->conf->user)
 		warn(c, "not started as root: `user:` does nothing");
+	if (doctor_slow_tls() && uses_tls(c->conf))
+		warn(c, doctor_slow_tls());
 	if (c->limits.cut == LIMITS_NOFILE)
 		snprintf(text, sizeof(text),
 			"RLIMIT_NOFILE %llu leaves room for %u sessions, not the %u configured: "
@@ -527,6 +552,7 @@ static int serve(struct control *c)
 	if (start_workers(c)) {
 		record_start(c);
 		tell_start(c);
+		certs_begin(&c->certs, c->log, &c->stats);
 		loop(c);
 	} else {
 		code = EXIT_DENIED;
@@ -549,8 +575,12 @@ static int serve(struct control *c)
 
 static int prepare(struct control *c)
 {
+	bool good;
+
 	if (!block_signals(c))
 		return EXIT_FAILED;
+	/* Keys may be readable by root alone. */
+	good = certs_open(&c->certs, c->conf, stderr);
 	if (!bind_all(c))
 		return EXIT_UNAVAILABLE;
 	/* The log file belongs to whoever starts us, as the listeners do. */
@@ -571,9 +601,10 @@ static int prepare(struct control *c)
 	}
 	if (!allocate(c))
 		return EXIT_FAILED;
-	/* Last: threads of plugins inherit our signals and our rights. */
+	/* Last: threads of plugins inherit our signals and our rights. Also where a certificate is
+	 * bad: one start shows all there is to mend. */
 	c->limits.worker.hooks = c->hooks = hook_set_open(c->conf, c->conf->cpu_count, stderr);
-	return c->hooks ? EXIT_RAN : EXIT_CONFIG;
+	return c->hooks && good ? EXIT_RAN : EXIT_CONFIG;
 }
 
 int control_run(const struct conf *conf)
@@ -588,6 +619,7 @@ int control_run(const struct conf *conf)
 		hook_set_close(c.hooks);
 	for (uint32_t w = 0; c.workers && w < conf->cpu_count; w++)
 		log_buf_free(c.workers[w].log);
+	certs_close(&c.certs);
 	free(c.workers);
 	clients_free(c.clients);
 	log_buf_free(c.log);

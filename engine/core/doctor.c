@@ -9,8 +9,13 @@
 #include "engine/core/privileges.h"
 #include "ring/feat.h"
 #include "ring/probe.h"
+#include "tls/tls.h"
 
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
+#include <sys/socket.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -65,6 +70,54 @@ static bool print_limits(const struct conf *c, FILE *out)
 			? "enough"
 			: "TOO LITTLE: raise it (ulimit -l, LimitMEMLOCK) or run fewer workers");
 	return enough;
+}
+
+/* ---- TLS ---- */
+
+#ifdef __x86_64__
+#define AES_INSTRUCTIONS "AES-NI"
+#else
+#define AES_INSTRUCTIONS "AES instructions"
+#endif
+
+void doctor_library(FILE *out)
+{
+	fprintf(out, "%s, " AES_INSTRUCTIONS " %s\n", tls_library_version(),
+		tls_library_accelerated() ? "on" : "off");
+}
+
+const char *doctor_slow_tls(void)
+{
+	if (tls_library_accelerated())
+		return NULL;
+	return "the TLS library works WITHOUT " AES_INSTRUCTIONS
+	       ": some twenty times the CPU time for each octet; build it with "
+	       "tls/wolfssl.sh, or run on a CPU that has them";
+}
+
+/* A socket that is not connected is refused for just that by a kernel that knows it. */
+static bool kernel_tls(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool there;
+
+	if (fd < 0)
+		return false;
+	there = setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) == 0 ||
+		errno == ENOTCONN;
+	close(fd);
+	return there;
+}
+
+static void print_tls(FILE *out)
+{
+	const char *slow = doctor_slow_tls();
+
+	fprintf(out, "tls\n  ");
+	doctor_library(out);
+	if (slow)
+		fprintf(out, "  WARNING: %s\n", slow);
+	fprintf(out, "  kernel TLS: %s\n", kernel_tls() ? "there, not used" : "not there");
 }
 
 /* ---- the conformance scripts ---- */
@@ -163,6 +216,7 @@ int doctor(const struct conf *c, bool probe, FILE *out)
 	}
 	fprintf(out, "io_uring\n");
 	print_features(bits, out);
+	print_tls(out);
 	if (!print_limits(c, out)) {
 		fprintf(out, "ringpost cannot run here with these limits.\n");
 		return EXIT_DENIED;

@@ -13,4 +13,9 @@
 /* `c` may be NULL: the defaults are planned for. */
 int doctor(const struct conf *c, bool probe, FILE *out);
 
+/* One line: which TLS library, and whether it has the CPU's AES instructions. */
+void doctor_library(FILE *out);
+/* What to say where it has not; NULL where it has. */
+const char *doctor_slow_tls(void);
+
 #endif

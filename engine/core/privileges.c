@@ -17,13 +17,18 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static void harden(void)
+void privileges_no_dumps(void)
 {
 	struct rlimit none = {0, 0};
 
-	/* Mail and AUTH exchanges pass through memory: no dumps, no attaching. */
 	(void)setrlimit(RLIMIT_CORE, &none);
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+static void harden(void)
+{
+	/* Again: the kernel has forgotten it with the change of user. */
+	privileges_no_dumps();
 	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 

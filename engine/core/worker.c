@@ -144,6 +144,18 @@ static void tick(struct timer *t)
 
 /* ---- orders ---- */
 
+static void take_renewed(struct worker *w)
+{
+	struct tls_material *old = w->material;
+
+	pthread_mutex_lock(&w->orders);
+	w->material = w->renewed;
+	w->renewed = NULL;
+	pthread_mutex_unlock(&w->orders);
+	sess_core_material(&w->core, w->material);
+	tls_material_unref(old);
+}
+
 static void ordered(void *arg, const struct mbox_msg *m)
 {
 	struct worker *w = arg;
@@ -155,7 +167,24 @@ static void ordered(void *arg, const struct mbox_msg *m)
 		w->draining = w->killing = true;
 		stop_accepting(w);
 		sess_kill_all(&w->core);
+	} else if (m->kind == ORDER_RENEW && worker_state(w) != WORKER_ENDING) {
+		take_renewed(w);
 	}
+}
+
+/* With the lock of orders. */
+static void post(struct worker *w, enum worker_order o)
+{
+	/* Two orders in the life of a worker, and one that is not given again before it is taken
+	 * up: the box cannot be full. */
+	bool posted = mbox_post(w->mbox, (struct mbox_msg){.kind = o});
+
+	ASSERT(posted);
+}
+
+static bool takes_orders(const struct worker *w)
+{
+	return worker_state(w) == WORKER_RUNNING || worker_state(w) == WORKER_DRAINED;
 }
 
 void worker_order(struct worker *w, enum worker_order o)
@@ -163,11 +192,21 @@ void worker_order(struct worker *w, enum worker_order o)
 	if (!w->started)
 		return;
 	pthread_mutex_lock(&w->orders);
-	if (worker_state(w) == WORKER_RUNNING || worker_state(w) == WORKER_DRAINED) {
-		/* Two orders in the life of a worker: the box cannot be full. */
-		bool posted = mbox_post(w->mbox, (struct mbox_msg){.kind = o});
+	if (takes_orders(w))
+		post(w, o);
+	pthread_mutex_unlock(&w->orders);
+}
 
-		ASSERT(posted);
+void worker_renew(struct worker *w, struct tls_material *m)
+{
+	if (!w->started)
+		return;
+	pthread_mutex_lock(&w->orders);
+	if (takes_orders(w)) {
+		if (!w->renewed)
+			post(w, ORDER_RENEW);
+		tls_material_unref(w->renewed);
+		w->renewed = tls_material_ref(m);
 	}
 	pthread_mutex_unlock(&w->orders);
 }
@@ -215,6 +254,7 @@ static bool set_up(struct worker *w)
 			"lower limits.sessions or limits.memory, or allow overcommit");
 		return false;
 	}
+	sess_core_material(&w->core, w->material);
 	log_buf_wake(w->log, w->wc.log_fd);
 	timer_init(&w->pressure_timer, tick);
 	return true;
@@ -258,14 +298,20 @@ bool worker_start(struct worker *w, const struct worker_conf *wc)
 	memset(w, 0, sizeof(*w));
 	w->wc = *wc;
 	pthread_mutex_init(&w->orders, NULL);
+	w->material = tls_material_ref(wc->material);
 	errno = pthread_create(&w->thread, NULL, worker_main, w);
 	w->started = errno == 0;
+	if (!w->started)
+		tls_material_unref(w->material);
 	return w->started;
 }
 
 void worker_join(struct worker *w)
 {
-	if (w->started)
-		pthread_join(w->thread, NULL);
+	if (!w->started)
+		return;
+	pthread_join(w->thread, NULL);
+	tls_material_unref(w->renewed);
+	tls_material_unref(w->material);
 	w->started = false;
 }

@@ -59,12 +59,24 @@ enum hook_outcome {
 	HOOK_DISCARDED
 };
 
+/* TLS of the client's leg, when its handshake is done. */
+struct hook_tls {
+	struct span version, cipher; /* "TLSv1.3", "TLS_AES_128_GCM_SHA256" */
+	uint32_t bits;		     /* of the cipher's key */
+	struct span sni;	     /* the name that the client asked for; may be empty */
+	bool certified;		     /* the client showed a certificate */
+	bool verified;		     /* ... and it is good */
+	struct span subject;	     /* of it: any octets, TLS_SUBJECT_MAX at most; may be empty */
+	struct span sha256;	     /* of it: 32 octets, or none */
+};
+
 struct hook_event {
 	enum hook_point point;
 	/* As the log shows them. tid 0: no transaction; MAIL: the one it is going to be. */
 	uint64_t sid, tid;
 	const struct ring_addr *client;
 	const struct ring_addr *server; /* where the client has come in */
+	const struct hook_tls *tls;	/* NULL: in clear, or carried unread */
 	struct span helo;	      /* EHLO: the name being said; later: the one that was said */
 	const struct smtp_path *path; /* MAIL, RCPT */
 	bool ehlo;		      /* the hello is (or was) an EHLO */
@@ -122,8 +134,9 @@ struct hook_set;
  * of them cannot be had; every reason has been written to `err`, with the place in the
  * configuration. `c` stays until hook_set_close(). */
 struct hook_set *hook_set_open(const struct conf *c, uint32_t workers, FILE *err) MUST_USE;
-/* All workers have ended: waits for threads that still work for hooks. NULL: none does any more. Else
- * the name of a hook that does not come back within wait_ms; hook_set_close() would wait for it. */
+/* All workers have ended: waits for threads that still work for hooks. NULL: none does any more.
+ * Else the name of a hook that does not come back within wait_ms; hook_set_close() would wait for
+ * it. */
 const char *hook_set_settle(struct hook_set *set, uint32_t wait_ms);
 /* All workers have ended. */
 void hook_set_close(struct hook_set *set);

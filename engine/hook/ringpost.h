@@ -65,7 +65,12 @@ enum ringpost_event_kind {
 	RINGPOST_END_OF_DATA = 6, /* all of a message is here, its end has not left; BDAT: its
 				     last chunk was announced, and `bytes` is without it */
 	/* ---- */
-	RINGPOST_STARTTLS = 7,	  /* the upstream has said 220: what follows is not seen */
+	/* STARTTLS is about to be answered 220. Where ringpost carries TLS unread (`starttls:
+	 * passthrough`) nothing follows but news. Where it is one end of it, the session begins
+	 * anew behind the handshake: `helo` is empty until the next EHLO, and all events have
+	 * tls_version. A handshake that fails ends the session. TLS from the first octet: no such
+	 * event, and CONNECT comes before the handshake */
+	RINGPOST_STARTTLS = 7,
 	RINGPOST_RESET = 8,	  /* RSET: the transaction, if any, is over */
 	RINGPOST_TRANSACTION = 9, /* how a transaction ended */
 	RINGPOST_CLOSE = 10,	  /* the last event of a session */
@@ -134,7 +139,24 @@ struct ringpost_event {
 	uint32_t esmtp; /* 1: the hello is (was) an EHLO */
 	uint16_t server_port;
 	uint16_t reserved2;
+	/* TLS between the client and ringpost, from when its handshake is done until the session
+	 * ends; empty and 0 without, also where it is carried unread. Behind XCLIENT it is still
+	 * that of the connection: the proxy's. */
+	struct ringpost_span tls_version; /* "TLSv1.3" */
+	struct ringpost_span tls_cipher;  /* "TLS_AES_128_GCM_SHA256", as the IANA has it */
+	/* Of the certificate that the client has shown, if it has: its common name, else its first
+	 * alternative one, cut at 128 octets. Any octets; anybody can write one, so look at
+	 * tls_verified */
+	struct ringpost_span tls_subject;
+	struct ringpost_span tls_sha256; /* of that certificate (DER): 32 octets, or none */
+	struct ringpost_span tls_sni;	 /* the server's name that the client has asked for */
+	uint32_t tls_bits;		 /* of the cipher's key */
+	uint32_t tls_verified; /* 1: that certificate is good: of a `client-ca`, and in its time */
 };
+
+/* Is this field of *ev there? One that is newer than the ringpost that calls is not. */
+#define RINGPOST_HAS(ev, field) \
+	((ev)->size >= offsetof(struct ringpost_event, field) + sizeof((ev)->field))
 
 enum ringpost_verdict {
 	RINGPOST_PASS = 0,     /* no objection */

@@ -110,6 +110,7 @@ static void show_extensions(struct session *s, const struct smtp_reply *r)
 	size_t n;
 
 	pol.trusted = s->trusted;
+	secure_extensions(s, &pol);
 	n = smtp_ehlo_write(r, &s->caps, &pol, s->core->scratch, SCRATCH_BYTES);
 	ASSERT(n > 0);
 	if (!s->client_gone)
@@ -140,6 +141,8 @@ static bool answer_hello(struct session *s, struct slot *slot, const struct smtp
 		return false;
 	if (r->code != 250) {
 		stash_clear(&s->hello_asked, &s->core->stashes);
+		if (!s->hello_ok)
+			link_hello_refused(s->link);
 		forward(s, r);
 		return true;
 	}
@@ -446,7 +449,8 @@ static void held_early_reply(struct session *s, const struct smtp_reply *r)
 
 bool sess_on_reply(struct session *s, const struct smtp_reply *r)
 {
-	if (too_early_to_tell(s, r))
+	/* In the middle of a handshake the client cannot be told anything. */
+	if (s->phase == PHASE_TLS || too_early_to_tell(s, r))
 		return false;
 	if (s->phase == PHASE_GREETING)
 		greeting(s, r);

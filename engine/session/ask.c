@@ -54,13 +54,34 @@ static const struct ring_addr *server_of(const struct session *s)
 	return a;
 }
 
-static void fill_event(struct session *s, struct hook_event *ev)
+/* For as long as *to is there. Whatever the client says it is (XCLIENT): of its connection. */
+static const struct hook_tls *tls_of(const struct session *s, struct hook_tls *to)
+{
+	struct tls_facts f;
+
+	if (!s->cli_tls)
+		return NULL;
+	tls_facts(s->tls, &f);
+	*to = (struct hook_tls){.version = span_str(f.version),
+		.cipher = span_str(f.cipher),
+		.bits = f.bits,
+		.sni = span_str(f.sni),
+		.certified = f.certified,
+		.verified = f.verified,
+		.subject = span_str(f.subject),
+		.sha256 = f.sha256 ? span_of(f.sha256, 32) : SPAN_NONE};
+	return to;
+}
+
+/* *tls is for the event to point to. */
+static void fill_event(struct session *s, struct hook_event *ev, struct hook_tls *tls)
 {
 	const struct txn *t = s->txn;
 
 	ev->sid = s->id;
 	ev->client = &s->client;
 	ev->server = server_of(s);
+	ev->tls = tls_of(s, tls);
 	if (s->auth_by[0] && !ev->mechanism.p) {
 		ev->mechanism = span_str(s->auth_by);
 		ev->identity = stash_span(&s->auth_name);
@@ -80,11 +101,12 @@ static void fill_event(struct session *s, struct hook_event *ev)
 
 enum hook_said sess_ask(struct session *s, struct hook_event *ev, struct hook_word *word)
 {
+	struct hook_tls tls;
 	enum hook_said said;
 
 	if (!hook_wanted(&s->core->hooks, s->lis, ev->point))
 		return HOOK_PASS;
-	fill_event(s, ev);
+	fill_event(s, ev, &tls);
 	said = hook_ask(&s->core->hooks, &s->seat, s->lis, ev, word);
 	if (said == HOOK_NO && word->drop && s->end_when_idle == END_NONE)
 		s->end_when_idle = END_HOOK;
@@ -93,17 +115,20 @@ enum hook_said sess_ask(struct session *s, struct hook_event *ev, struct hook_wo
 
 void sess_tell(struct session *s, struct hook_event *ev)
 {
+	struct hook_tls tls;
+
 	if (!hook_wanted(&s->core->hooks, s->lis, ev->point))
 		return;
-	fill_event(s, ev);
+	fill_event(s, ev, &tls);
 	hook_tell(&s->core->hooks, &s->seat, s->lis, ev);
 }
 
 void sess_show(struct session *s, struct span data)
 {
 	struct hook_event ev = {.point = HOOK_BODY, .data = data};
+	struct hook_tls tls;
 
-	fill_event(s, &ev);
+	fill_event(s, &ev, &tls);
 	hook_show(&s->core->hooks, &s->seat, s->lis, &ev);
 }
 

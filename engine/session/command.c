@@ -12,10 +12,15 @@
 #include "engine/smtp/auth.h"
 #include "engine/smtp/octets.h"
 
+enum outcome cmd_refuse_with(struct session *s, const struct local_reply *r)
+{
+	queue_local(s, r);
+	return DONE;
+}
+
 enum outcome cmd_refuse(struct session *s, enum reply_id id)
 {
-	queue_local(s, &sess_replies[id]);
-	return DONE;
+	return cmd_refuse_with(s, &sess_replies[id]);
 }
 
 enum outcome cmd_refuse_bad(struct session *s, enum reply_id id)
@@ -136,8 +141,15 @@ static enum outcome on_hello(struct session *s, const struct command *c)
 		queue_local(s, no);
 		return DONE;
 	}
-	if (!sess_need_link(s))
+	if (s->hello_denied) {
+		remember_hello(s, c); /* for the record */
+		secure_deny_hello(s);
+		return DONE;
+	}
+	if (!sess_need_link(s)) {
+		secure_link_for(s, c->raw);
 		return LATER;
+	}
 	cmd_pass_now(s, c, SLOT_HELLO, true, NULL);
 	remember_hello(s, c);
 	return DONE;
@@ -176,6 +188,10 @@ static enum outcome on_auth(struct session *s, const struct command *c)
 
 	if (!smtp_auth_parse(c->cmd.args, &mech, &initial))
 		return cmd_refuse_bad(s, REPLY_BAD_PARAM);
+	/* Also of a line that has waited: for a link, which may be in clear. */
+	no = secure_auth_objection(s);
+	if (no)
+		return cmd_refuse_with(s, no);
 	if (!cmd_ask(s,
 		    (struct hook_event){.point = HOOK_AUTH,
 			    .mechanism = mech,
@@ -203,19 +219,26 @@ static enum outcome on_starttls(struct session *s, const struct command *c)
 	if (s->lis->starttls == STARTTLS_NONE)
 		return cmd_refuse(s, REPLY_REFUSED_VERB);
 	/* Nothing may stand behind it (RFC 3207 4): it would cross into what TLS protects. */
-	if (c->behind > 0) {
+	if (c->behind > 0 && !s->cli_tls) {
 		STAT_INC(s->core->stats, starttls_injection);
 		queue_local(s, &sess_replies[REPLY_BEHIND_STARTTLS]);
 		s->end_when_idle = END_INJECTION;
 		return DONE;
 	}
+	if (s->lis->starttls != STARTTLS_PASSTHROUGH)
+		return secure_on_starttls(s, c);
+	if (secure_hello_due(s))
+		return cmd_refuse(s, REPLY_NEED_HELLO);
 	return cmd_pass(s, c, SLOT_STARTTLS, true);
 }
 
 static enum outcome on_quit(struct session *s, const struct command *c)
 {
-	if (link_up(s->link))
-		return cmd_pass(s, c, SLOT_QUIT, true);
+	/* The one command that needs no TLS (RFC 3207 4). */
+	if (link_up(s->link)) {
+		cmd_pass_now(s, c, SLOT_QUIT, true, NULL);
+		return DONE;
+	}
 	queue_local(s, &sess_replies[REPLY_BYE]);
 	struct slot *slot = queue_tail(s);
 	slot->kind = SLOT_QUIT;
@@ -233,6 +256,14 @@ static enum outcome on_stateful(struct session *s, const struct command *c)
 	return cmd_pass(s, c, SLOT_STATEFUL, (smtp_verb_flags(c->cmd.verb) & SMTP_F_SYNC) != 0);
 }
 
+/* Without anybody to pass it to. */
+static enum outcome on_noop(struct session *s, const struct command *c)
+{
+	if (secure_hello_due(s))
+		return cmd_refuse(s, REPLY_DONE);
+	return cmd_pass(s, c, SLOT_COMMAND, false);
+}
+
 static enum outcome on_other(struct session *s, const struct command *c)
 {
 	return cmd_pass(s, c, SLOT_COMMAND, (smtp_verb_flags(c->cmd.verb) & SMTP_F_SYNC) != 0);
@@ -248,6 +279,7 @@ static verb_fn *const verbs[SMTP_VERB_COUNT] = {
 	[SMTP_DATA] = mail_on_data,
 	[SMTP_BDAT] = mail_on_bdat,
 	[SMTP_RSET] = mail_on_rset,
+	[SMTP_NOOP] = on_noop,
 	[SMTP_QUIT] = on_quit,
 	[SMTP_AUTH] = on_auth,
 	[SMTP_STARTTLS] = on_starttls,
@@ -277,9 +309,14 @@ static void count_junk(struct session *s, enum smtp_verb v)
 static enum outcome run_command(struct session *s, const struct command *c)
 {
 	verb_fn *fn = verbs[c->cmd.verb];
+	/* The octets behind a BDAT have to be taken, too: it asks for itself. */
+	bool asks = c->cmd.verb == SMTP_BDAT;
+	const struct local_reply *no = asks ? NULL : secure_objection(s, c->cmd.verb);
 	enum outcome out;
 
-	if (refused_verb(s, c->cmd.verb))
+	if (no)
+		out = cmd_refuse_with(s, no);
+	else if (refused_verb(s, c->cmd.verb))
 		out = cmd_refuse(s, REPLY_REFUSED_VERB);
 	else
 		out = (fn ? fn : on_other)(s, c);

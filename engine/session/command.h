@@ -18,7 +18,8 @@ struct command {
 
 typedef enum outcome verb_fn(struct session *s, const struct command *c);
 
-/* A reply of ours in its place; the second counts it as a line that is none. */
+/* A reply of ours in its place; the last counts it as a line that is none. */
+enum outcome cmd_refuse_with(struct session *s, const struct local_reply *r);
 enum outcome cmd_refuse(struct session *s, enum reply_id id);
 enum outcome cmd_refuse_bad(struct session *s, enum reply_id id);
 
@@ -38,6 +39,7 @@ void cmd_tell(struct session *s, enum hook_point point); /* once for each line *
 /* What they want of the transaction as a whole. NULL: it is noted; else why not. */
 const struct local_reply *cmd_note_wishes(struct session *s, struct txn *t);
 
+verb_fn secure_on_starttls; /* where TLS ends here */
 verb_fn mail_on_mail, mail_on_rcpt, mail_on_data, mail_on_bdat, mail_on_rset;
 
 #endif

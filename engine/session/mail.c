@@ -13,7 +13,7 @@
 enum outcome mail_on_rset(struct session *s, const struct command *c)
 {
 	cmd_tell(s, HOOK_RESET);
-	if (!s->link && !s->bound) {
+	if ((!s->link && !s->bound) || secure_hello_due(s)) {
 		queue_local(s, &sess_replies[REPLY_DONE]);
 	} else if (cmd_pass(s, c, SLOT_COMMAND, false) == LATER) {
 		return LATER;
@@ -353,7 +353,9 @@ enum outcome mail_on_bdat(struct session *s, const struct command *c)
 		s->end_when_idle = END_BAD_BDAT;
 		return DONE;
 	}
-	no = body_objection(s, true);
+	no = secure_objection(s, c->cmd.verb);
+	if (!no)
+		no = body_objection(s, true);
 	if (!no) {
 		if (!chunk_objection(s, size, last, &no))
 			return LATER;

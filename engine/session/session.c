@@ -14,6 +14,8 @@
 
 #define MIN_CELLS 256
 #define MIN_STASHES 64
+#define BUSY_COMPLETIONS 16 /* of one turn: there is probably more */
+#define BUSY_TURNS_MAX 16
 
 static const struct stream_events client_events;
 static const struct link_events link_events;
@@ -43,11 +45,29 @@ static uint64_t clamp(uint64_t n, uint64_t low, uint64_t high)
 	return MAX_OF(low, MIN_OF(n, high));
 }
 
+/* Each side of each session, and what a session keeps of a link that is gone. */
+static uint32_t tls_conns(const struct conf *conf, uint32_t sessions_max, uint32_t links_max)
+{
+	uint32_t n = 1;
+	bool upstreams = false;
+
+	for (uint32_t i = 0; i < conf->listener_count; i++)
+		if (conf->listeners[i].starttls >= STARTTLS_OFFER) {
+			n += sessions_max;
+			break;
+		}
+	for (uint32_t i = 0; i < conf->upstream_count; i++)
+		upstreams |= conf->upstreams[i].tls.mode != CONF_TLS_OFF;
+	return upstreams ? n + links_max + sessions_max : n;
+}
+
 bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct sess_core_conf *cc,
 	struct ring *r, struct stat_table *stats, struct log_buf *log,
 	const struct sess_admission *adm)
 {
-	uint32_t n = cc->sessions_max;
+	/* Links that were let go of linger until their stream has closed: a few more than sessions.
+	 */
+	uint32_t n = cc->sessions_max, links = 2 * n + 64;
 	/* Each takes a seg, too. */
 	uint32_t cells =
 		(uint32_t)clamp(cc->memory_bytes / 4 * 3 / INQ_CELL_BYTES, MIN_CELLS, UINT32_MAX);
@@ -65,20 +85,28 @@ bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct s
 	list_init(&c->all);
 	timers_init(&c->timers, ring_now_us(r) / 1000);
 	c->scratch = malloc(SCRATCH_BYTES);
-	/* Links that were let go of linger until their stream has closed: a few more than sessions.
-	 */
 	const struct hook_worker_conf hooks = {
 		.set = cc->hooks, .worker = cc->worker, .sessions_max = n, .wake = answered};
-	return c->scratch && streams_init(&c->streams, r, n * 8 + 1024 + cells, cells) &&
-	       hook_core_init(&c->hooks, &hooks, &c->streams, &c->timers, stats, log) &&
-	       stash_pools_init(&c->stashes, 2 * n, large) &&
-	       upstreams_init(&c->upstreams, conf, &c->streams, &c->timers, &c->stashes, stats, log,
-		       2 * n + 64) &&
-	       slab_init(&c->sessions, "sessions", sizeof(struct session), n) &&
-	       slab_init(&c->txns, "transactions", sizeof(struct txn), 4 * n) &&
-	       slab_init(&c->queues, "queues", QUEUE_SLOTS * sizeof(struct slot), n) &&
-	       slab_init(&c->moves, "moves", sizeof(struct sess_move), 2 * n) &&
-	       hold_core_init(c, conf, cc);
+	bool good = c->scratch && streams_init(&c->streams, r, n * 8 + 1024 + cells, cells) &&
+		    hook_core_init(&c->hooks, &hooks, &c->streams, &c->timers, stats, log) &&
+		    stash_pools_init(&c->stashes, 2 * n, large) &&
+		    upstreams_init(&c->upstreams, conf, &c->streams, &c->timers, &c->stashes, stats,
+			    log, links) &&
+		    slab_init(&c->sessions, "sessions", sizeof(struct session), n) &&
+		    slab_init(&c->txns, "transactions", sizeof(struct txn), 4 * n) &&
+		    slab_init(&c->queues, "queues", QUEUE_SLOTS * sizeof(struct slot), n) &&
+		    slab_init(&c->moves, "moves", sizeof(struct sess_move), 2 * n) &&
+		    hold_core_init(c, conf, cc);
+
+	good = good && tls_core_init(&c->tls, &c->streams, tls_conns(conf, n, links));
+	c->upstreams.tls = &c->tls;
+	return good;
+}
+
+void sess_core_material(struct sess_core *c, const struct tls_material *m)
+{
+	c->sites = m->sites;
+	c->upstreams.policies = m->policies;
 }
 
 bool sess_core_idle(struct sess_core *c)
@@ -91,6 +119,7 @@ bool sess_core_idle(struct sess_core *c)
 void sess_core_fini(struct sess_core *c)
 {
 	ASSERT(sess_none_left(c));
+	tls_core_fini(&c->tls);
 	slab_fini(&c->helds);
 	spools_fini(&c->spools);
 	slab_fini(&c->moves);
@@ -104,11 +133,28 @@ void sess_core_fini(struct sess_core *c)
 	free(c->scratch);
 }
 
+/* Handshakes that were put off go on when nobody else has anything to say, or has said a lot: the
+ * kernel hands over some 20 completions at a time (IO_LOCAL_TW_DEFAULT_MAX), and with 16 handshakes
+ * behind each of these a command would wait for all that came before it. */
+static bool starts_due(struct sess_core *c)
+{
+	uint64_t seen = ring_stats(c->ring)->cqes;
+	bool busy = seen - c->seen_cqes >= BUSY_COMPLETIONS;
+
+	c->seen_cqes = seen;
+	if (busy && ++c->busy_turns < BUSY_TURNS_MAX)
+		return false;
+	c->busy_turns = 0;
+	return true;
+}
+
 void sess_core_turn(struct sess_core *c)
 {
-	uint64_t next = timers_next_ms(&c->timers);
+	uint64_t next = tls_core_waits(&c->tls) ? 0 : timers_next_ms(&c->timers);
 
 	ring_turn(c->ring, next == UINT64_MAX ? UINT64_MAX : next * 1000);
+	if (starts_due(c) || !tls_core_waits(&c->tls))
+		(void)tls_core_turn(&c->tls);
 	/* First what the completions produced leaves: a timer must not take octets that had no
 	 * chance yet for octets that the peer does not read. */
 	streams_flush(&c->streams);
@@ -142,6 +188,7 @@ static void record_end(struct session *s)
 	}
 	if (s->up_open)
 		log_bool(&rec, "tls_opaque", true);
+	secure_record(s, &rec);
 	log_cstr(&rec, "reason", sess_ends[s->end].word);
 	log_cstr(&rec, "cause", s->cause);
 	log_ms(&rec, "ms", ring_now_us(s->core->ring) - s->began_us);
@@ -166,7 +213,7 @@ static void record_refused(struct sess_core *c, const struct conf_listener *lis,
 /* ---- accepting ---- */
 
 /* One line, without a session: the cheapest way to say no. A socket that cannot take a line at
- * once gets none. */
+ * once gets none, nor one that waits for TLS. */
 static void turn_away(struct sess_core *c, const struct conf_listener *lis,
 	const struct ring_addr *client, struct ring_fd fd, const struct local_reply *r,
 	const char *reason)
@@ -175,7 +222,8 @@ static void turn_away(struct sess_core *c, const struct conf_listener *lis,
 	struct iovec v = {.iov_base = line, .iov_len = local_reply_write(r, NULL, line)};
 	enum ring_res res;
 
-	(void)ring_send_now(c->ring, fd, &v, 1, &res);
+	if (lis->starttls != STARTTLS_IMPLICIT)
+		(void)ring_send_now(c->ring, fd, &v, 1, &res);
 	ring_close_fd(c->ring, &fd);
 	record_refused(c, lis, client, reason);
 }
@@ -231,6 +279,7 @@ static struct session *session_new(
 	s->id = c->next_id++;
 	s->began_us = ring_now_us(c->ring);
 	s->connecting = true;
+	s->phase = secure_implicit(s) ? PHASE_TLS : PHASE_GREETING;
 	s->trusted = conf_nets_match(&lis->trusted, client);
 	list_init(&s->node);
 	timer_init(&s->timer, sess_timer);
@@ -255,12 +304,20 @@ static void leave_hooks(struct session *s)
 	hook_leave(&s->core->hooks, &s->seat);
 }
 
-static void open_first_link(struct session *s)
+void sess_open_first_link(struct session *s)
 {
-	s->connecting = false;
 	s->link = link_open(&s->core->upstreams, s->lis->upstream, &link_events, s, NULL);
 	if (!s->link)
 		sess_end(s, END_FULL);
+}
+
+static void let_in(struct session *s)
+{
+	s->connecting = false;
+	if (secure_implicit(s))
+		secure_let_in(s);
+	else
+		sess_open_first_link(s);
 }
 
 /* The verdict on a client that waits to be let in. */
@@ -270,7 +327,7 @@ void sess_settle_connect(struct session *s)
 
 	switch (sess_ask(s, &(struct hook_event){.point = HOOK_CONNECT}, &word)) {
 	case HOOK_PASS:
-		open_first_link(s);
+		let_in(s);
 		break;
 	case HOOK_NO:
 		STAT_INC(s->core->stats, refused_rule);
@@ -322,7 +379,7 @@ void sess_accept(struct sess_core *c, const struct conf_listener *lis, struct ri
 	}
 	come_in(s, fd);
 	if (!hook_waits(&s->seat))
-		open_first_link(s);
+		let_in(s);
 	sess_step(s);
 }
 
@@ -332,7 +389,8 @@ void sess_say(struct session *s, const struct local_reply *r, const char *detail
 {
 	uint8_t line[LOCAL_REPLY_BYTES_MAX];
 
-	if (!s->client_gone)
+	/* No plain word into a stream that TLS has taken over, or is about to. */
+	if (!s->client_gone && s->phase != PHASE_OPAQUE && s->phase != PHASE_TLS)
 		stream_put(&s->cli, span_of(line, local_reply_write(r, detail, line)));
 }
 
@@ -343,7 +401,7 @@ struct link *sess_need_link(struct session *s)
 	struct link_hello hello = {0};
 
 	if (s->link)
-		return link_up(s->link) ? s->link : NULL;
+		return link_usable(s->link) ? s->link : NULL;
 	if (s->bound) {
 		sess_end(s, END_LINK_LOST);
 		return NULL;
@@ -399,6 +457,7 @@ static void link_is_gone(struct session *s, enum link_end why)
 	bool opening = !link_up(s->link);
 
 	s->lost_word = link_end_word(why);
+	secure_keep_facts(s);
 	stash_clear(&s->hello_asked, &s->core->stashes);
 	if (s->phase == PHASE_OPAQUE)
 		stop_moves(s);
@@ -408,7 +467,7 @@ static void link_is_gone(struct session *s, enum link_end why)
 	lose_txn(s);
 	if (s->phase == PHASE_GREETING)
 		sess_end(s, END_NO_GREETING);
-	else if (s->bound || opening)
+	else if (s->bound || (opening && !s->hello_denied))
 		s->end_when_idle = s->end_when_idle ? s->end_when_idle : END_LINK_LOST;
 }
 
@@ -431,9 +490,9 @@ static void tell_unreachable(struct session *s)
 
 	STAT_INC(s->core->stats, upstream_unreachable);
 	snprintf(detail, sizeof(detail), "%s %s: %s", l->up->name, l->server->text,
-		ring_res_word((enum ring_res)l->why_connect));
+		link_why_connect(l));
 	s->server = l->server;
-	s->cause = ring_res_word((enum ring_res)l->why_connect);
+	s->cause = link_why_connect(l);
 	s->link = NULL;
 	sess_say(s, &sess_replies[REPLY_UNREACHABLE], detail);
 	sess_end(s, END_UNREACHABLE);
@@ -455,6 +514,7 @@ static void link_lost(void *who, enum link_end why)
 		STAT_INC(s->core->stats, relink_mismatches);
 		s->end_when_idle = END_DIFFERS;
 	}
+	secure_link_lost(s, why);
 	link_is_gone(s, why);
 	sess_step(s);
 }
@@ -464,6 +524,12 @@ static void link_ready(void *who)
 	struct session *s = who;
 
 	s->server = s->link->server;
+	if (link_usable(s->link))
+		s->cause = NULL; /* of one that was not */
+	if (link_usable(s->link) && !link_encrypted(s->link) && s->up_tls) {
+		tls_release(s->up_tls); /* the record is not to tell of another link's TLS */
+		s->up_tls = NULL;
+	}
 	sess_step(s);
 }
 
@@ -560,6 +626,7 @@ void sess_finish_link(struct session *s)
 		s->lost_word = sess_ends[s->end].word;
 	queue_fail(s);
 	queue_clear(s);
+	secure_keep_facts(s);
 	s->link = NULL;
 	if (l)
 		link_drop(l);
@@ -591,8 +658,7 @@ void sess_end(struct session *s, enum sess_end why)
 {
 	if (s->end != END_NONE)
 		return;
-	/* No plain word into a stream that TLS has taken over. */
-	if (sess_ends[why].reply != REPLY_COUNT && s->phase != PHASE_OPAQUE && !last_word_said(s))
+	if (sess_ends[why].reply != REPLY_COUNT && !last_word_said(s))
 		sess_say(s, &sess_replies[sess_ends[why].reply], NULL);
 	begin_end(s, why);
 	sess_finish_link(s);
@@ -636,6 +702,7 @@ void sess_free(struct session *s)
 	STAT_DEC(c->stats, sessions_now);
 	put_move(c, s->up);
 	put_move(c, s->down);
+	secure_free(s);
 	slab_put(&c->sessions, s);
 }
 
@@ -659,12 +726,14 @@ static void client_bytes(struct stream *st, struct span data, int32_t buf)
 static void client_end(struct stream *st, enum ring_res why)
 {
 	struct session *s = of_client(st);
+	enum sess_end lost = secure_client_lost(s, why);
 
 	if (move_running(s->up))
 		move_from_end(s->up, why);
 	s->client_eof = true;
-	if (s->phase != PHASE_OPAQUE && why != RING_EOF && s->end == END_NONE)
-		sess_client_gone(s, END_CLIENT_RESET);
+	if (s->end == END_NONE && s->phase != PHASE_OPAQUE &&
+		(why != RING_EOF || s->phase == PHASE_TLS))
+		sess_client_gone(s, lost);
 	sess_step(s);
 }
 
@@ -691,7 +760,15 @@ static void client_broken(struct stream *st, enum ring_res why)
 
 	if (move_running(s->down))
 		move_to_broken(s->down, why);
-	sess_client_gone(s, why == RING_NOMEM ? END_MEMORY : END_CLIENT_RESET);
+	sess_client_gone(s, secure_client_lost(s, why));
+	sess_step(s);
+}
+
+static void client_opened(struct stream *st)
+{
+	struct session *s = of_client(st);
+
+	secure_opened(s);
 	sess_step(s);
 }
 
@@ -709,6 +786,7 @@ static const struct stream_events client_events = {
 	.on_end = client_end,
 	.on_quiet = client_quiet,
 	.on_drained = client_drained,
+	.on_open = client_opened,
 	.on_broken = client_broken,
 	.on_closed = client_closed,
 };

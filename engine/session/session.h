@@ -10,6 +10,7 @@
 #include "engine/upstream/link.h"
 #include "ring/inq.h"
 #include "ring/spool.h"
+#include "tls/material.h"
 
 /* Asked once per connection; a process-wide table behind it (core/clients.h). */
 struct sess_admission {
@@ -29,6 +30,8 @@ struct sess_core {
 	struct timers timers;
 	struct stash_pools stashes;
 	struct upstreams upstreams;
+	struct tls_core tls;
+	struct tls_site *const *sites; /* by conf_listener.index; borrowed */
 	struct hook_core hooks;
 	struct spools spools; /* of messages that are kept */
 	struct slab sessions, txns, queues, moves, helds;
@@ -40,8 +43,10 @@ struct sess_core {
 	struct sess_admission admission;
 	uint64_t next_id;
 	bool draining;
-	bool pressure;	  /* shortened limits */
-	uint8_t *scratch; /* SCRATCH_BYTES, for rewriting one reply at a time; owns */
+	bool pressure;	     /* shortened limits */
+	uint64_t seen_cqes;  /* at the last turn, and ... */
+	uint32_t busy_turns; /* ... since handshakes that wait went on */
+	uint8_t *scratch;    /* SCRATCH_BYTES, for rewriting one reply at a time; owns */
 };
 
 struct sess_core_conf {
@@ -55,6 +60,10 @@ bool sess_core_init(struct sess_core *c, const struct conf *conf, const struct s
 	struct ring *r, struct stat_table *stats, struct log_buf *log,
 	const struct sess_admission *adm) MUST_USE;
 void sess_core_fini(struct sess_core *c); /* no session may be left */
+
+/* What TLS of the sessions and links that begin from now on is made of; `m` stays until it is
+ * replaced, or the core is gone. Due before the first session where the configuration has TLS. */
+void sess_core_material(struct sess_core *c, const struct tls_material *m);
 
 /* One turn of the core's loop: waits for completions until the next timer and delivers them, sends
  * what they produced, runs timers, sends what those produced. */

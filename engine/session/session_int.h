@@ -11,6 +11,7 @@
  *	body.c      message octets: DATA, BDAT, and the opaque phase behind STARTTLS
  *	hold.c      messages that are kept until the hooks have spoken
  *	envelope.c  their envelopes, as commands that can be said again
+ *	secure.c    TLS of the client's leg; what has to wait for TLS on either
  *	txn.c       transactions and their log records
  *	ask.c       what hooks are told
  *	change.c    what hooks change of an envelope
@@ -21,7 +22,9 @@
  *	                    -> CHUNK -> COMMAND      BDAT n ... n octets
  *	             BODY, CHUNK -> HELD -> COMMAND  all of it is kept ... it was sent, or refused
  *	                    -> AUTH  -> COMMAND      334 ... one line
- *	                    -> OPAQUE                STARTTLS answered 220
+ *	                    -> OPAQUE                STARTTLS answered 220 by the upstream
+ *	                    -> TLS   -> COMMAND      ... by us ... the handshake is done
+ *	TLS -> GREETING                              TLS from the first octet (implicit)
  *	any -> ENDING                                one way out: sess_end()
  *
  * In COMMAND the next line may have to wait: behind a command whose reply decides what follows, for
@@ -70,6 +73,7 @@ enum sess_phase {
 	PHASE_HELD,
 	PHASE_AUTH,
 	PHASE_OPAQUE,
+	PHASE_TLS,
 	PHASE_ENDING,
 };
 
@@ -193,6 +197,8 @@ struct session {
 	struct list node; /* in core->all */
 	struct stream cli;
 	struct link *link; /* borrowed; NULL when there is none */
+	struct tls *tls,
+		*up_tls; /* the client's; of the last link that had it, when that is gone */
 	struct timer timer;
 	uint64_t id;
 	uint64_t began_us;
@@ -205,7 +211,7 @@ struct session {
 	struct move *up, *down;		      /* BDAT octets; opaque octets each way */
 	const struct local_reply *body_reply; /* what the end of a swallowed DATA is answered */
 	uint64_t chunk_left;		      /* BDAT octets still to swallow */
-	uint64_t opaque_mark;		      /* cli.bytes_out that means "the 220 has left" */
+	uint64_t opaque_mark;		      /* TLS: cli.bytes_out that means "the 220 has left" */
 	struct txn *txn;		      /* being built, or receiving its body; counted */
 	struct hook_seat seat;
 
@@ -221,7 +227,7 @@ struct session {
 	struct ehlo_caps caps; /* as told to the client; what a replacement link must offer */
 	const struct conf_server *server; /* last used */
 
-	const char *cause;     /* why no server could be reached; static */
+	const char *cause;     /* why no server could be reached, why TLS failed; static */
 	const char *lost_word; /* why the last link that was lost or dropped went; static */
 	uint32_t commands, messages, errors, errors_total, junk;
 	uint8_t phase;	       /* enum sess_phase */
@@ -241,6 +247,8 @@ struct session {
 	bool client_gone : 1; /* reset, or cannot be written to: nobody reads our replies */
 	bool client_open : 1; /* its stream is not closed yet */
 	bool trusted : 1;
+	bool cli_tls : 1;	   /* the handshake with the client is done */
+	bool hello_denied : 1;	   /* the link could not be secured for the hello that waits */
 	bool connecting : 1;	   /* the hooks have not said yet whether the client may come in */
 	bool up_open : 1;	   /* opaque: the 220 has left, what the client says may pass */
 	uint8_t end_held;	   /* octets of the end of the data that wait for a verdict */
@@ -294,8 +302,11 @@ void sess_client_gone(struct session *s, enum sess_end why);
 void sess_free(struct session *s);
 /* A line of ours to the client, at once; `detail` may be NULL. */
 void sess_say(struct session *s, const struct local_reply *r, const char *detail);
-/* The link if it is up. NULL: it is being opened (again), or the session was ended. */
+/* The link if commands may go there. NULL: it is being opened (again), or the session was ended; or
+ * a hello has to secure it first (secure_link_for()), in front of which no other command gets here.
+ */
 struct link *sess_need_link(struct session *s);
+void sess_open_first_link(struct session *s);
 /* Closes the link without a word; what it owes is answered by us, in place. */
 void sess_drop_link(struct session *s, enum link_end why);
 /* The upstream is to forget the transaction. */
@@ -326,6 +337,31 @@ void sess_count_reply(struct session *s, unsigned code);
 void sess_count_message(struct session *s);
 void sess_settle_connect(struct session *s); /* while `connecting` */
 void sess_count_error(struct session *s);    /* what errors and soft-errors limit */
+
+/* ---- secure.c ---- */
+/* Nothing but SMTP_F_EARLY can be said before the next hello: it begins anew behind TLS, or secures
+ * the link. */
+bool secure_hello_due(const struct session *s);
+/* Why this verb cannot be said yet; NULL: it can. Counted. The second: AUTH, because a way of it is
+ * in clear; what cannot be known without a link is no reason. */
+const struct local_reply *secure_objection(struct session *s, enum smtp_verb v);
+const struct local_reply *secure_auth_objection(struct session *s);
+void secure_extensions(const struct session *s, struct ehlo_policy *pol);
+bool secure_implicit(const struct session *s);
+void secure_let_in(struct session *s);		       /* implicit: the hooks have passed it */
+size_t secure_take(struct session *s, struct span in); /* the first octets in PHASE_TLS */
+void secure_opened(struct session *s);		       /* the handshake with the client is done */
+/* The client's stream has ended or failed: as what the session ends, if it does. */
+enum sess_end secure_client_lost(struct session *s, enum ring_res why);
+void secure_too_slow(struct session *s); /* in PHASE_TLS */
+/* A hello waits for the link: secures it, where that is what it waits for. */
+void secure_link_for(struct session *s, struct span hello);
+/* The link is lost. `hello_denied` when the hello that waits for it is to hear so: the other. */
+void secure_link_lost(struct session *s, enum link_end why);
+void secure_deny_hello(struct session *s);
+void secure_keep_facts(struct session *s); /* the link is about to go */
+void secure_record(const struct session *s, struct log_rec *rec);
+void secure_free(struct session *s);
 
 /* ---- ask.c ---- */
 /* Asks the hooks; what the event says of the session is filled in here. A drop ends the session

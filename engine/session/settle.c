@@ -18,7 +18,9 @@
 
 void sess_client_turn(struct session *s)
 {
-	s->client_since_ms = sess_now_ms(s);
+	/* A handshake has one deadline, whatever trickles. */
+	if (s->phase != PHASE_TLS)
+		s->client_since_ms = sess_now_ms(s);
 }
 
 /* ---- taking input ---- */
@@ -55,6 +57,8 @@ static size_t take(struct session *s, struct span in, int32_t buf)
 		return sess_take_auth_line(s, in);
 	case PHASE_OPAQUE:
 		return opaque_take(s, in, buf);
+	case PHASE_TLS:
+		return secure_take(s, in);
 	case PHASE_GREETING:
 	case PHASE_HELD:
 		return 0;
@@ -114,13 +118,11 @@ static void pass_end(struct stream *to, bool *told)
 {
 	if (*told)
 		return;
-	if (!stream_flushed(to)) {
+	if (!stream_shut(to)) {
 		stream_tell_flushed(to);
 		return;
 	}
 	*told = true;
-	if (!to->broken)
-		ring_shut(to->core->ring, to->fd);
 }
 
 static bool input_over(const struct session *s)
@@ -163,6 +165,13 @@ static void settle_idle(struct session *s)
 	}
 }
 
+/* Going down: a client in its handshake that no upstream knows of has nothing to lose. */
+static void settle_handshake(struct session *s)
+{
+	if (s->phase == PHASE_TLS && s->core->draining && !s->link)
+		sess_client_gone(s, END_DRAINING);
+}
+
 static void settle_opaque(struct session *s)
 {
 	if (s->phase != PHASE_OPAQUE)
@@ -182,6 +191,12 @@ static bool move_reads(const struct move *m)
 	return move_running(m) && m->took;
 }
 
+/* The hooks have not let it in, so nobody is there for its first octets yet. */
+static bool handshake_waits(const struct session *s)
+{
+	return s->phase == PHASE_TLS && s->connecting;
+}
+
 /* Room on the other side, with hysteresis: `reading` is how it is now. */
 static bool room(const struct stream *to, bool reading)
 {
@@ -194,9 +209,10 @@ static void settle_reading(struct session *s)
 	bool reading = s->cli.want_read;
 
 	if (!move_reads(s->up))
-		stream_read(&s->cli, !s->client_eof && s->inq.bytes < INQ_PAUSE_BYTES &&
+		stream_read(&s->cli, !s->client_eof && !handshake_waits(s) &&
+					     s->inq.bytes < INQ_PAUSE_BYTES &&
 					     (!l || l->state < LINK_UP || room(&l->st, reading)));
-	if (l && l->state >= LINK_GREETING && !move_reads(s->down))
+	if (l && link_may_pause(l) && !move_reads(s->down))
 		stream_read(&l->st, !l->held && room(&s->cli, l->st.want_read));
 }
 
@@ -235,6 +251,10 @@ static uint32_t phase_patience_ms(const struct session *s)
 		return upstream_blocked(s) ? s->lis->upstream->timeouts.send : 0;
 	case PHASE_OPAQUE:
 		return t->command;
+	case PHASE_TLS:
+		if (handshake_waits(s))
+			return 0;
+		return s->core->pressure ? MIN_OF(t->tls, PRESSURE_COMMAND_MS) : t->tls;
 	case PHASE_ENDING:
 		if (s->lingering)
 			return s->down_told ? LINGER_MS : 0;
@@ -356,8 +376,9 @@ static void settle_ended(struct session *s)
 
 void sess_step(struct session *s)
 {
-	if (s->link && s->link->held && s->phase != PHASE_CHUNK) {
-		/* It answers the chunk that has just left, and comes back here. */
+	if (s->link && s->link->held && s->phase != PHASE_CHUNK && s->phase != PHASE_TLS) {
+		/* It answers the chunk that has just left, or came in the middle of a handshake,
+		 * and comes back here. */
 		link_resume(s->link);
 		return;
 	}
@@ -375,6 +396,8 @@ void sess_step(struct session *s)
 		settle_eof(s);
 	if (s->end == END_NONE)
 		settle_idle(s);
+	if (s->end == END_NONE)
+		settle_handshake(s);
 	if (s->end == END_NONE)
 		settle_opaque(s);
 	if (s->end != END_NONE) {
@@ -397,6 +420,8 @@ static void stood_still(struct session *s)
 {
 	if (s->end != END_NONE) {
 		sess_client_gone(s, (enum sess_end)s->end);
+	} else if (s->phase == PHASE_TLS) {
+		secure_too_slow(s);
 	} else if (!stream_flushed(&s->cli)) {
 		sess_client_gone(s, END_CLIENT_SILENT);
 	} else if (upstream_blocked(s)) {

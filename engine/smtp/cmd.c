@@ -13,6 +13,7 @@
 #define ENDS SMTP_F_ENDS
 #define REFUSE SMTP_F_REFUSE
 #define JUNK SMTP_F_JUNK
+#define EARLY SMTP_F_EARLY
 
 /* SMTP_OTHER: nobody knows what it changes, so what follows it waits (RFC 2920 3.1). */
 static const struct {

@@ -23,6 +23,7 @@ enum smtp_verb_flag {
 	SMTP_F_ENDS = 4,
 	SMTP_F_REFUSE = 8,
 	SMTP_F_JUNK = 16,
+	SMTP_F_EARLY = 32,
 };
 
 unsigned smtp_verb_flags(

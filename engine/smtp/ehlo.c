@@ -139,7 +139,9 @@ static bool shown(enum smtp_ext e, struct span keyword, const struct ehlo_caps *
 
 	switch (e) {
 	case EXT_STARTTLS:
-		return p != EXT_STRIP && pol->show_starttls;
+		return p != EXT_STRIP && pol->show_starttls && !pol->own_starttls;
+	case EXT_AUTH:
+		return p != EXT_STRIP && !pol->hide_auth;
 	case EXT_XCLIENT:
 	case EXT_XFORWARD:
 		return pol->trusted;
@@ -190,6 +192,8 @@ size_t smtp_ehlo_write(const struct smtp_reply *r, const struct ehlo_caps *caps,
 	}
 	if (pol->policy[EXT_PIPELINING] == EXT_OWN && !caps_has(caps, EXT_PIPELINING))
 		put_line(&w, SPAN_LIT("PIPELINING"));
+	if (pol->own_starttls)
+		put_line(&w, SPAN_LIT("STARTTLS"));
 	if (w.full)
 		return 0;
 	out[w.last + 3] = ' ';

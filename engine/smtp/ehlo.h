@@ -32,6 +32,8 @@ struct ehlo_policy {
 	} named[EXT_NAMED_MAX];
 	uint8_t named_count;
 	bool show_starttls; /* starttls: passthrough (the server must offer it too) */
+	bool own_starttls;  /* ours is offered; the server's never is then. Set per session */
+	bool hide_auth;	    /* not on this leg, not now. Set per session */
 	bool trusted;	    /* XCLIENT and XFORWARD pass when the server offers them */
 	uint64_t size_max;  /* our own limit on a message; 0 = none */
 };
@@ -55,9 +57,9 @@ void smtp_ehlo_read(const struct smtp_reply *r, struct ehlo_caps *out);
  * line as it is, lines by policy, PIPELINING added when EXT_OWN (also behind a reply of one line,
  * so not for the reply to HELO). Returns its length; 0 when it does not fit. Rules that go before
  * the policy: SIZE is the smaller limit but never added, as a server without it refuses MAIL's
- * SIZE=; STARTTLS needs show_starttls; XCLIENT and XFORWARD are shown exactly when trusted;
- * BINARYMIME goes when CHUNKING does, and when the server has no CHUNKING. EXT_OWN elsewhere is
- * EXT_PASS. */
+ * SIZE=; the server's STARTTLS needs show_starttls, and with own_starttls ours is the last line;
+ * AUTH goes with hide_auth; XCLIENT and XFORWARD are shown exactly when trusted; BINARYMIME goes
+ * when CHUNKING does, and when the server has no CHUNKING. EXT_OWN elsewhere is EXT_PASS. */
 size_t smtp_ehlo_write(const struct smtp_reply *r, const struct ehlo_caps *caps,
 	const struct ehlo_policy *pol, uint8_t *out, size_t max);
 

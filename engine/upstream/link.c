@@ -6,7 +6,7 @@
  * the end: the server's last words (552, 421) may already be in the receive queue, so the link
  * waits BROKEN_LINGER_MS for its end of input.
  */
-#include "engine/upstream/link.h"
+#include "engine/upstream/link_int.h"
 
 #include "engine/smtp/line.h"
 
@@ -27,9 +27,9 @@ const char *link_end_word(enum link_end e)
 	return words[e];
 }
 
-static uint64_t now_ms(const struct upstreams *u)
+uint64_t link_now_ms(const struct link *l)
 {
-	return ring_now_us(u->streams->ring) / 1000;
+	return ring_now_us(l->core->streams->ring) / 1000;
 }
 
 /* ---- the core's share ---- */
@@ -44,8 +44,9 @@ static bool states_init(struct upstreams *u, const struct conf *conf)
 		const struct conf_upstream *up = &conf->upstreams[i];
 
 		u->states[i].down_until_ms = calloc(up->server_count, sizeof(uint64_t));
+		u->states[i].tls_failed = calloc(up->server_count, sizeof(bool));
 		u->states[i].next = (uint32_t)(ring_random(u->streams->ring) % up->server_count);
-		if (!u->states[i].down_until_ms)
+		if (!u->states[i].down_until_ms || !u->states[i].tls_failed)
 			return false;
 	}
 	return true;
@@ -68,15 +69,17 @@ bool upstreams_init(struct upstreams *u, const struct conf *conf, struct streams
 
 void upstreams_fini(struct upstreams *u)
 {
-	for (uint32_t i = 0; u->states && i < u->state_count; i++)
+	for (uint32_t i = 0; u->states && i < u->state_count; i++) {
 		free(u->states[i].down_until_ms);
+		free(u->states[i].tls_failed);
+	}
 	free(u->states);
 	slab_fini(&u->links);
 }
 
 /* ---- waiting ---- */
 
-static void set_deadline(struct link *l, uint64_t at_ms)
+void link_set_deadline(struct link *l, uint64_t at_ms)
 {
 	l->deadline_ms = at_ms;
 	/* A timer that fires early is set again; one that would fire late must move. */
@@ -90,10 +93,17 @@ void link_await(struct link *l, uint32_t ms)
 	if (l->st.broken)
 		return;
 	l->sent_mark = l->st.bytes_out;
-	set_deadline(l, ms ? now_ms(l->core) + ms : 0);
+	link_set_deadline(l, ms ? link_now_ms(l) + ms : 0);
 }
 
 /* ---- ending ---- */
+
+static void drop_tls(struct link *l)
+{
+	if (l->tls)
+		tls_release(l->tls);
+	l->tls = NULL;
+}
 
 static void release(struct link *l)
 {
@@ -101,6 +111,7 @@ static void release(struct link *l)
 
 	timer_stop(u->timers, &l->timer);
 	stash_clear(&l->in, u->stashes);
+	drop_tls(l);
 	list_remove(&l->node);
 	STAT_DEC(u->stats, links_now);
 	slab_put(&u->links, l);
@@ -126,7 +137,7 @@ void link_drop(struct link *l)
 	let_go(l);
 }
 
-static void lost(struct link *l, enum link_end why)
+void link_lose(struct link *l, enum link_end why)
 {
 	const struct link_events *ev = l->ev;
 	void *who = l->who;
@@ -137,8 +148,10 @@ static void lost(struct link *l, enum link_end why)
 		STAT_INC(l->core->stats, timeouts_upstream);
 	if (why == LINK_BAD_REPLY)
 		STAT_INC(l->core->stats, upstream_bad_replies);
+	if (why == LINK_INJECTION)
+		STAT_INC(l->core->stats, starttls_injection);
 	if (ev) {
-		/* The borrower may still read l->server and l->why_connect. */
+		/* The borrower may still read what it says of itself. */
 		l->ev = NULL;
 		ev->on_lost(who, why);
 	}
@@ -147,7 +160,7 @@ static void lost(struct link *l, enum link_end why)
 
 /* ---- dialling ---- */
 
-static void log_server(struct link *l, const char *state, enum ring_res why)
+void link_log(struct link *l, const char *state, const char *reason)
 {
 	struct log_rec rec;
 
@@ -156,8 +169,7 @@ static void log_server(struct link *l, const char *state, enum ring_res why)
 	log_cstr(&rec, "upstream", l->up->name);
 	log_cstr(&rec, "server", l->server->text);
 	log_cstr(&rec, "state", state);
-	if (why != RING_OK)
-		log_cstr(&rec, "reason", ring_res_word(why));
+	log_cstr(&rec, "reason", reason);
 	log_end(&rec, l->core->stats);
 }
 
@@ -184,6 +196,13 @@ static bool servers_fault(enum ring_res why)
 	}
 }
 
+const char *link_why_connect(const struct link *l)
+{
+	if (l->why_connect == RING_PROTO && l->why_tls)
+		return l->why_tls;
+	return ring_res_word((enum ring_res)l->why_connect);
+}
+
 /* Told once per change of state, not once per session. */
 static void server_failed(struct link *l, enum ring_res why)
 {
@@ -192,14 +211,14 @@ static void server_failed(struct link *l, enum ring_res why)
 	if (!servers_fault(why))
 		return;
 	if (*server_down(l) == 0)
-		log_server(l, "down", why);
-	*server_down(l) = now_ms(l->core) + l->up->retry_down_ms;
+		link_log(l, "down", link_why_connect(l));
+	*server_down(l) = link_now_ms(l) + l->up->retry_down_ms;
 }
 
 static void server_reached(struct link *l)
 {
 	if (*server_down(l) != 0)
-		log_server(l, "up", RING_OK);
+		link_log(l, "up", NULL);
 	*server_down(l) = 0;
 }
 
@@ -221,10 +240,28 @@ static const struct conf_server *pick_server(struct link *l)
 		uint32_t i = (l->first + l->tried) % up->server_count;
 		bool last_resort = l->tried >= up->server_count;
 
-		if ((last_resort || down_until[i] <= now_ms(l->core)) && mark_tried(l, i))
+		if ((last_resort || down_until[i] <= link_now_ms(l)) && mark_tried(l, i))
 			return &up->servers[i];
 	}
 	return NULL;
+}
+
+/* l->server, as l->plain has it. */
+static bool dial(struct link *l)
+{
+	enum ring_res res;
+
+	l->state = LINK_DIALLING;
+	l->secured = l->plain || l->up->tls.mode == CONF_TLS_OFF;
+	res = stream_dial(
+		&l->st, l->core->streams, &link_stream_events, &l->server->addr, l->up->source);
+	if (res != RING_OK) {
+		server_failed(l, res);
+		return false;
+	}
+	l->deadline_ms = 0;
+	link_set_deadline(l, link_now_ms(l) + l->up->timeouts.connect);
+	return true;
 }
 
 static void dial_next(struct link *l)
@@ -233,26 +270,36 @@ static void dial_next(struct link *l)
 
 	while ((server = pick_server(l)) != NULL) {
 		l->server = server;
-		l->state = LINK_DIALLING;
-		enum ring_res res = stream_dial(&l->st, l->core->streams, &link_stream_events,
-			&server->addr, l->up->source);
-		if (res == RING_OK) {
-			l->deadline_ms = 0;
-			set_deadline(l, now_ms(l->core) + l->up->timeouts.connect);
+		l->plain = false;
+		if (dial(l))
 			return;
-		}
-		server_failed(l, res);
 	}
 	/* Told from the timer: the borrower gets no event from inside link_open(). */
 	l->state = LINK_UNREACHED;
 	timer_set(l->core->timers, &l->timer, 0);
 }
 
-static void dial_failed(struct link *l, enum ring_res why)
+static void redial(struct link *l, enum link_state state)
+{
+	drop_tls(l);
+	stash_clear(&l->in, l->core->stashes);
+	memset(&l->rs, 0, sizeof(l->rs));
+	l->deadline_ms = 0;
+	l->state = (uint8_t)state;
+	stream_close(&l->st);
+}
+
+void link_dial_failed(struct link *l, enum ring_res why)
 {
 	server_failed(l, why);
-	l->state = LINK_REDIAL;
-	stream_close(&l->st);
+	redial(l, LINK_REDIAL);
+}
+
+/* The borrower has had the greeting: that of the new connection is read here. */
+void link_dial_plain(struct link *l)
+{
+	l->plain = l->replay = true;
+	redial(l, LINK_AGAIN);
 }
 
 static void link_connected(struct stream *st, enum ring_res res)
@@ -262,14 +309,22 @@ static void link_connected(struct stream *st, enum ring_res res)
 	if (l->state != LINK_DIALLING)
 		return;
 	if (res != RING_OK) {
-		dial_failed(l, res);
+		link_dial_failed(l, res);
 		return;
 	}
-	server_reached(l);
 	STAT_INC(l->core->stats, links);
+	stream_read(&l->st, true);
+	if (l->up->tls.implicit && !l->secured)
+		link_tls_implicit(l);
+	else
+		link_reached(l);
+}
+
+void link_reached(struct link *l)
+{
+	server_reached(l);
 	l->state = LINK_GREETING;
 	link_await(l, l->up->timeouts.greeting);
-	stream_read(&l->st, true);
 }
 
 static void link_closed(struct stream *st)
@@ -278,8 +333,10 @@ static void link_closed(struct stream *st)
 
 	if (l->state == LINK_REDIAL)
 		dial_next(l);
-	else
+	else if (l->state != LINK_AGAIN)
 		release(l);
+	else if (!dial(l))
+		dial_next(l);
 }
 
 struct link *link_open(struct upstreams *u, const struct conf_upstream *up,
@@ -309,7 +366,7 @@ struct link *link_open(struct upstreams *u, const struct conf_upstream *up,
 
 /* ---- a replacement says what its predecessor said ---- */
 
-static void replay_ready(struct link *l)
+static void ready(struct link *l)
 {
 	l->state = LINK_UP;
 	l->replay = false;
@@ -317,32 +374,44 @@ static void replay_ready(struct link *l)
 	l->ev->on_ready(l->who);
 }
 
+void link_go_on(struct link *l)
+{
+	if (!l->replay || l->hello.line.n == 0) {
+		ready(l);
+		return;
+	}
+	l->state = LINK_HELLO;
+	stream_put(&l->st, l->hello.line);
+	link_await(l, l->up->timeouts.reply);
+}
+
 static void replay_reply(struct link *l, const struct smtp_reply *r)
 {
 	if (l->state == LINK_GREETING) {
-		if (r->code != 220) {
-			lost(l, LINK_REFUSED_GREETING);
-		} else if (l->hello.line.n == 0) {
-			replay_ready(l);
-		} else {
-			l->state = LINK_HELLO;
-			stream_put(&l->st, l->hello.line);
-			link_await(l, l->up->timeouts.reply);
-		}
+		if (r->code != 220)
+			link_lose(l, LINK_REFUSED_GREETING);
+		else if (l->hello.line.n > 0 && !l->secured)
+			link_secure(l, l->hello.line);
+		else
+			link_go_on(l);
 		return;
 	}
 	if (r->code == 250 && l->hello.ehlo)
 		smtp_ehlo_read(r, &l->caps);
 	if (r->code != 250 || (l->hello.ehlo && l->caps.hash != l->hello.caps_hash))
-		lost(l, LINK_DIFFERS);
+		link_lose(l, LINK_DIFFERS);
 	else
-		replay_ready(l);
+		ready(l);
 }
 
 /* ---- replies ---- */
 
 static bool take_reply(struct link *l, const struct smtp_reply *r)
 {
+	if (l->state == LINK_TLS_HELLO || l->state == LINK_TLS_START) {
+		link_tls_reply(l, r, l->unread > 0);
+		return true;
+	}
 	if (l->replay) {
 		replay_reply(l, r);
 		return true;
@@ -369,7 +438,7 @@ static size_t take_replies(struct link *l, struct span in)
 			break;
 		memset(&l->rs, 0, sizeof(l->rs));
 		if (res != REPLY_OK) {
-			lost(l, LINK_BAD_REPLY);
+			link_lose(l, LINK_BAD_REPLY);
 			break;
 		}
 		l->unread = in.n - at - used + l->more;
@@ -384,7 +453,7 @@ static size_t take_replies(struct link *l, struct span in)
 static void keep_rest(struct link *l, struct span rest)
 {
 	if (rest.n > 0 && l->ev && !stash_add(&l->in, l->core->stashes, rest))
-		lost(l, LINK_NO_MEMORY);
+		link_lose(l, LINK_NO_MEMORY);
 }
 
 static void take_kept(struct link *l)
@@ -400,7 +469,7 @@ static struct span add_to_kept(struct link *l, struct span data)
 	size_t n = MIN_OF(data.n, STASH_LARGE_BYTES - (size_t)l->in.len);
 
 	if (n == 0 || !stash_add(&l->in, l->core->stashes, span_of(data.p, n))) {
-		lost(l, LINK_NO_MEMORY);
+		link_lose(l, LINK_NO_MEMORY);
 		return SPAN_NONE;
 	}
 	l->more = data.n - n;
@@ -414,6 +483,11 @@ static void link_bytes(struct stream *st, struct span data, int32_t buf)
 {
 	struct link *l = CONTAINER_OF(st, struct link, st);
 
+	/* In the turn of the 220, but not behind it: see secure.c. */
+	if (l->ev && l->state == LINK_TLS_DUE) {
+		link_lose(l, LINK_INJECTION);
+		return;
+	}
 	while (data.n > 0 && l->ev && l->state != LINK_OPAQUE && l->in.len > 0)
 		data = add_to_kept(l, data);
 	if (!l->ev || data.n == 0)
@@ -428,8 +502,10 @@ static void input_ended(struct link *l, enum ring_res why)
 {
 	if (l->state == LINK_OPAQUE)
 		l->ev->on_opaque_end(l->who, why);
+	else if (why == RING_PROTO)
+		link_tls_broken(l);
 	else
-		lost(l, why == RING_EOF ? LINK_EOF : LINK_RESET);
+		link_lose(l, why == RING_EOF ? LINK_EOF : LINK_RESET);
 }
 
 void link_resume(struct link *l)
@@ -456,7 +532,7 @@ static void link_end(struct stream *st, enum ring_res why)
 {
 	struct link *l = CONTAINER_OF(st, struct link, st);
 
-	if (!l->ev)
+	if (!l->ev || link_tls_ended(l, why))
 		return;
 	/* A complete reply that waits to be read counts, whatever came behind it. */
 	l->end_held = l->held;
@@ -469,13 +545,13 @@ static void link_broken(struct stream *st, enum ring_res why)
 {
 	struct link *l = CONTAINER_OF(st, struct link, st);
 
-	if (!l->ev)
+	if (!l->ev || link_tls_ended(l, why))
 		return;
 	l->ev->on_broken(l->who, why);
 	if (!l->ev || l->state == LINK_OPAQUE)
 		return;
 	l->deadline_ms = 0;
-	set_deadline(l, now_ms(l->core) + BROKEN_LINGER_MS);
+	link_set_deadline(l, link_now_ms(l) + BROKEN_LINGER_MS);
 }
 
 static void link_drained(struct stream *st)
@@ -497,32 +573,41 @@ static void link_quiet(struct stream *st)
 static void link_timer(struct timer *t)
 {
 	struct link *l = CONTAINER_OF(t, struct link, timer);
-	uint64_t now = now_ms(l->core);
+	uint64_t now = link_now_ms(l);
 
 	if (l->state == LINK_UNREACHED) {
-		lost(l, LINK_UNREACHABLE);
+		link_lose(l, LINK_UNREACHABLE);
 		return;
 	}
-	if (l->deadline_ms == 0)
+	if (link_tls_timer(l, l->deadline_ms != 0 && l->deadline_ms <= now) || l->deadline_ms == 0)
 		return;
 	if (l->deadline_ms > now) {
 		timer_set(l->core->timers, t, l->deadline_ms);
 		return;
 	}
 	if (l->state == LINK_DIALLING)
-		dial_failed(l, RING_TIMEDOUT);
+		link_dial_failed(l, RING_TIMEDOUT);
 	else if (l->st.broken)
-		lost(l, LINK_RESET);
+		link_lose(l, LINK_RESET);
 	else if (!l->st.want_read)
-		set_deadline(l, now + NOT_READING_MS); /* the client is slow, not the server */
+		link_set_deadline(l, now + NOT_READING_MS); /* the client is slow, not the server */
 	else if (!stream_flushed(&l->st) && l->st.bytes_out != l->sent_mark)
 		link_await(
 			l, l->up->timeouts.send); /* octets that still leave are a sign of life */
 	else
-		lost(l, LINK_TIMEOUT);
+		link_lose(l, LINK_TIMEOUT);
+}
+
+static void link_opened(struct stream *st)
+{
+	struct link *l = CONTAINER_OF(st, struct link, st);
+
+	if (l->ev)
+		link_tls_opened(l);
 }
 
 static const struct stream_events link_stream_events = {
+	.on_open = link_opened,
 	.on_connect = link_connected,
 	.on_bytes = link_bytes,
 	.on_end = link_end,

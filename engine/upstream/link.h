@@ -7,6 +7,12 @@
  *   replay   the link itself reads the greeting, says the EHLO it was given, compares the answer
  *            with the earlier one, and then is ready: a replacement in mid-session
  *
+ * TLS. An upstream of `tls: ` other than off wants its links secured before anything but EHLO,
+ * STARTTLS and QUIT leaves. From the first octet (implicit): the link does it before the greeting.
+ * By STARTTLS: the borrower has the greeting, and asks for it with link_secure() when it has a
+ * hello to say; a replacement does it on its way. `opportunistic` is secured also when TLS cannot
+ * be had: then in clear.
+ *
  * Owned by the core's struct upstreams (slab); after link_drop() or on_lost() the borrower must not
  * touch it again. Thread: the core's.
  */
@@ -32,6 +38,9 @@
 	X(LINK_NO_MEMORY, "upstream-memory")          \
 	X(LINK_REFUSED_GREETING, "upstream-greeting") \
 	X(LINK_DIFFERS, "upstream-differs")           \
+	X(LINK_TLS_MISSING, "upstream-tls-missing")   \
+	X(LINK_TLS_FAILED, "upstream-tls")            \
+	X(LINK_INJECTION, "upstream-injection")       \
 	X(LINK_DROPPED, "link-dropped")
 
 enum link_end {
@@ -48,9 +57,9 @@ struct link_events {
 	/* Complete; spans valid during the call. False: not now; it comes again with link_resume().
 	 */
 	bool (*on_reply)(void *who, const struct smtp_reply *r);
-	void (*on_ready)(void *who); /* replay done, same as before */
-	/* Gone: no more events. `why` LINK_UNREACHABLE: l->server and l->why_connect say which and
-	 * what. */
+	void (*on_ready)(void *who); /* replay done, same as before; or link_secure() is */
+	/* Gone: no more events. `why` LINK_UNREACHABLE: l->server and link_why_connect() say which
+	 * and what. */
 	void (*on_lost)(void *who, enum link_end why);
 	void (*on_drained)(void *who);
 	void (*on_opaque)(void *who, struct span data, int32_t buf); /* after link_go_opaque() */
@@ -69,8 +78,14 @@ struct link_hello {	  /* what a replacement repeats; spans borrowed until on_rea
 enum link_state {
 	LINK_DIALLING,
 	LINK_REDIAL,	/* a failed socket is being closed, then the next server */
+	LINK_AGAIN,	/* the same, then the same server in clear */
 	LINK_UNREACHED, /* no server is left; about to tell */
+	LINK_TLS,	/* implicit: the handshake before the greeting */
 	LINK_GREETING,
+	LINK_TLS_HELLO, /* an EHLO in clear was said, only to find STARTTLS */
+	LINK_TLS_START, /* STARTTLS was said */
+	LINK_TLS_DUE,	/* 220 has come: what comes in the same turn is no TLS */
+	LINK_TLS_SHAKE,
 	LINK_HELLO, /* replay: EHLO said */
 	LINK_UP,
 	LINK_OPAQUE,
@@ -98,9 +113,13 @@ struct link {
 	struct list node;      /* in core->all */
 	uint16_t first, tried; /* dialling: server index begun with, servers tried */
 	uint8_t tried_bits[CONF_SERVERS_MAX / 8];
+	struct tls *tls;     /* NULL: none (yet); released with the link */
+	const char *why_tls; /* word of the last handshake that failed; static; NULL: none has */
 	uint8_t state;	     /* enum link_state */
 	uint8_t why_connect; /* enum ring_res of the last failed connect */
 	bool replay;	     /* the link reads greeting and EHLO itself */
+	bool plain;	     /* TLS has failed with this server: not tried again */
+	bool secured;	     /* as its upstream wants it: what comes may leave */
 	bool held;	     /* the oldest reply in `in` was not wanted yet */
 	bool end_held;	     /* and behind it the input ended, with: */
 	uint8_t end_why;     /* enum ring_res */
@@ -109,6 +128,8 @@ struct link {
 /* What all links of one core share. */
 struct upstreams {
 	struct streams *streams;
+	struct tls_core *tls;		    /* borrowed; NULL where no upstream has TLS */
+	struct tls_policy *const *policies; /* by conf_upstream.index; borrowed */
 	struct timers *timers;
 	struct stash_pools *stashes;
 	struct stat_table *stats;
@@ -118,6 +139,7 @@ struct upstreams {
 	struct upstream_state {
 		uint32_t next;		 /* round robin */
 		uint64_t *down_until_ms; /* per server */
+		bool *tls_failed;	 /* the same: known not to do TLS as it should */
 	} * states;			 /* by conf_upstream.index; owns */
 	uint32_t state_count;
 };
@@ -138,6 +160,41 @@ static inline bool link_up(const struct link *l)
 {
 	return l && l->state == LINK_UP;
 }
+/* It is up and has what its upstream wants: a command may go. */
+static inline bool link_usable(const struct link *l)
+{
+	return link_up(l) && l->secured;
+}
+/* What leaves is encrypted. */
+static inline bool link_encrypted(const struct link *l)
+{
+	return l->secured && l->tls;
+}
+/* The hello that it was secured for was refused: the next one looks for TLS anew. */
+static inline void link_hello_refused(struct link *l)
+{
+	if (!l->tls && !l->plain && l->up->tls.mode != CONF_TLS_OFF)
+		l->secured = false;
+}
+/* Up, but to be secured first: `hello` is the line that the client has said (EHLO or HELO), from
+ * which the name is taken. Not up until on_ready() says that it is usable, or on_lost() that it is
+ * not to be had. */
+void link_secure(struct link *l, struct span hello);
+/* That is under way for the borrower (not for a replacement that is not ready yet). */
+static inline bool link_securing(const struct link *l)
+{
+	return l && !l->replay && l->state >= LINK_TLS_HELLO && l->state <= LINK_TLS_SHAKE;
+}
+/* The borrower says when it is read. */
+static inline bool link_may_pause(const struct link *l)
+{
+	return l->state == LINK_GREETING || l->state >= LINK_HELLO;
+}
+/* Why the last server could not be reached; a static word. */
+const char *link_why_connect(const struct link *l);
+/* For the last words about a link that is let go of, or was lost: its TLS is the caller's, who
+ * reads the facts and calls tls_release(). NULL when it was not encrypted. */
+struct tls *link_take_tls(struct link *l);
 
 /* What was held is offered again; events as from the stream. */
 void link_resume(struct link *l);

@@ -16,8 +16,10 @@ import json
 import os
 import resource
 import selectors
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 
@@ -47,7 +49,7 @@ def on_alarm(signum, frame):
 
 def run_one(test, args):
     """In the child: the test and its end. Returns (verdict, text)."""
-    t = T(test, args.build, args.slow, args.mode)
+    t = T(test, args.build, args.slow, args.mode, args.shared)
     signal.signal(signal.SIGALRM, on_alarm)
     signal.setitimer(signal.ITIMER_REAL, test.timeout * args.slow)
     verdict, text = "ok", ""
@@ -209,6 +211,14 @@ def main():
         return 69
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    args.shared = tempfile.mkdtemp(prefix="ringpost-proto-run.")
+    try:
+        return run_all(args, tests)
+    finally:
+        shutil.rmtree(args.shared, ignore_errors=True)
+
+
+def run_all(args, tests):
     print("TAP version 13")
     print("1..%d" % len(tests))
     runner = Runner(args)

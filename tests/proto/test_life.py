@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Start, configuration errors, draining, privileges, log files."""
+import errno
 import os
+import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -85,6 +88,35 @@ def doctor_counts_what_hooks_need(t):
 def doctor_answers(t):
     status, text = program(t, "doctor")
     t.equal(status, 0, "doctor:\n" + text)
+
+
+def accelerated():
+    """`on` or `off`, as this CPU has instructions for AES."""
+    with open("/proc/cpuinfo") as f:
+        flags = next((line for line in f if line.startswith(("flags", "Features"))), "")
+    return "on" if "aes" in flags.split() else "off"
+
+
+def kernel_tls():
+    with socket.socket() as s:
+        try:
+            s.setsockopt(socket.IPPROTO_TCP, 31, b"tls")  # TCP_ULP
+        except OSError as e:
+            return e.errno == errno.ENOTCONN
+    return True
+
+
+@test(quick=True)
+def the_tls_library(t):
+    """Which it is, whether it has AES instructions, and whether the kernel could do its work."""
+    line = r"wolfSSL \d+\.\d+\.\d+, AES(-NI| instructions) %s\n" % accelerated()
+    for words in ("version", "-V"):
+        status, text = program(t, words)
+        t.check(status == 0 and re.fullmatch(r"ringpost \d+\.\d+\.\d+\n" + line, text), "%s: %d %s" % (words, status, text))
+    status, text = program(t, "doctor")
+    t.check(re.search("tls\n  " + line, text), text)
+    t.check("kernel TLS: %s\n" % ("there, not used" if kernel_tls() else "not there") in text, text)
+    t.equal("WARNING" in text, accelerated() == "off", "a warning:\n" + text)
 
 
 @test(quick=True)

@@ -10,6 +10,7 @@
 #include "engine/hook/plugin/plugin_int.h"
 
 #include "tests/unit/bed.h"
+#include "tests/unit/some_tls.h"
 
 /* ---- a configuration ---- */
 

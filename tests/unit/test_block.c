@@ -16,7 +16,7 @@ static uint32_t gate_at;     /* RINGPOST_ON() of the events that stand at it */
 static unsigned inside, ran; /* events at the gate; those that have come back */
 static char order[400][4];   /* which, by their begin: "m2": MAIL of session 2 */
 static unsigned begun;
-static char texts[400];
+static char texts[400], tls_texts[200];
 
 static uint32_t verdict_now;
 static bool suspends, on_worker;
@@ -36,6 +36,11 @@ static void write_down(const struct ringpost_event *ev)
 		ev->listener.data, (int)ev->client.size, ev->client.data, (int)ev->helo.size,
 		ev->helo.data, (int)ev->address.size, ev->address.data, (int)ev->data.size,
 		ev->data.data);
+	snprintf(tls_texts, sizeof(tls_texts), "%.*s %.*s %.*s %.*s %zu %x",
+		(int)ev->tls_version.size, ev->tls_version.data, (int)ev->tls_cipher.size,
+		ev->tls_cipher.data, (int)ev->tls_subject.size, ev->tls_subject.data,
+		(int)ev->tls_sni.size, ev->tls_sni.data, ev->tls_sha256.size,
+		ev->tls_sha256.size == 32 ? (unsigned char)ev->tls_sha256.data[31] : 0u);
 	on_worker |= pthread_equal(pthread_self(), worker_thread) != 0;
 }
 
@@ -206,21 +211,34 @@ Test(block, an_event_is_copied)
 	struct smtp_path path;
 	struct ring_addr client = client_addr();
 	char words[32] = "c@d.example", name[32] = "helo.example";
+	char of_tls[4][32] = {"TLSv1.3", "CIPHER", "Some One", "mx.example"};
+	uint8_t sum[32] = {[31] = 0xef};
+	struct hook_tls tls = some_tls();
 
 	begin_gated(1, 10, RINGPOST_ON(RINGPOST_EHLO));
 	cr_expect_eq(ask_of(1, HOOK_EHLO, "x"), HOOK_LATER);
 	path = (struct smtp_path){.mailbox = span_str(words)};
 	ev.path = &path;
 	ev.client = &client;
+	tls.version = span_str(of_tls[0]);
+	tls.cipher = span_str(of_tls[1]);
+	tls.subject = span_str(of_tls[2]);
+	tls.sni = span_str(of_tls[3]);
+	tls.sha256 = span_of(sum, sizeof(sum));
+	ev.tls = &tls;
 	ev.helo = span_str(name);
 	cr_expect_eq(ask_for(&seats[0], &ev), HOOK_LATER);
 	memset(words, 'x', sizeof(words));
 	memset(name, 'x', sizeof(name));
+	memset(of_tls, 'x', sizeof(of_tls));
+	memset(sum, 'x', sizeof(sum));
+	memset(&tls, 0xff, sizeof(tls));
 	memset(&path, 0xff, sizeof(path));
 	memset(&client, 0xff, sizeof(client));
 	set_gate(true);
 	wait_for(&ran, 2);
 	cr_expect_str_eq(texts, "in 192.0.2.1 helo.example c@d.example ");
+	cr_expect_str_eq(tls_texts, "TLSv1.3 CIPHER Some One mx.example 32 ef");
 	end_gated();
 }
 

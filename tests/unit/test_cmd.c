@@ -89,15 +89,32 @@ Test(cmd, every_verb_in_any_case)
 
 Test(cmd, flags)
 {
-	cr_expect(smtp_verb_flags(SMTP_EHLO) == (SMTP_F_SYNC | SMTP_F_ENDS));
+	cr_expect(smtp_verb_flags(SMTP_EHLO) == (SMTP_F_SYNC | SMTP_F_ENDS | SMTP_F_EARLY));
 	cr_expect(smtp_verb_flags(SMTP_MAIL) == SMTP_F_MAILS);
 	cr_expect(smtp_verb_flags(SMTP_DATA) == (SMTP_F_SYNC | SMTP_F_MAILS));
 	cr_expect(smtp_verb_flags(SMTP_BDAT) == SMTP_F_MAILS);
-	cr_expect(smtp_verb_flags(SMTP_RSET) == (SMTP_F_ENDS | SMTP_F_JUNK));
+	cr_expect(smtp_verb_flags(SMTP_RSET) == (SMTP_F_ENDS | SMTP_F_JUNK | SMTP_F_EARLY));
 	cr_expect(smtp_verb_flags(SMTP_OTHER) == (SMTP_F_SYNC | SMTP_F_JUNK));
 	for (unsigned v = SMTP_XCLIENT; v <= SMTP_LHLO; v++)
 		cr_expect(smtp_verb_flags((enum smtp_verb)v) & SMTP_F_REFUSE, "%s",
 			smtp_verb_name((enum smtp_verb)v));
+}
+
+/* RFC 3207 4, and what changes nothing. */
+Test(cmd, early_ones)
+{
+	const char *names[] = {"HELO", "EHLO", "RSET", "NOOP", "QUIT", "STARTTLS"};
+	unsigned n = 0;
+
+	for (unsigned v = 0; v < SMTP_VERB_COUNT; v++)
+		n += (smtp_verb_flags((enum smtp_verb)v) & SMTP_F_EARLY) != 0;
+	cr_expect(n == ARRAY_LEN(names), "%u", n);
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		struct smtp_cmd cmd;
+
+		cr_assert(smtp_cmd_parse(span_str(names[i]), &cmd));
+		cr_expect(smtp_verb_flags(cmd.verb) & SMTP_F_EARLY, "%s", names[i]);
+	}
 }
 
 static const struct {

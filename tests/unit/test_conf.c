@@ -176,7 +176,7 @@ static const struct bad bads[] = {
 	{TOP("shutdown_grace: 2s"), "1:1", "did you mean `shutdown-grace`?"},
 	{TOP("colour: red"), "1:1",
 		"unknown key `colour`: here there are workers, user, log, limits, shutdown-grace, "
-		"hold, helpers, listeners, upstreams, hooks"},
+		"hold, helpers, certificates, tls, listeners, upstreams, hooks"},
 	{IN("recipients: 500"), "5:5", "it belongs to listeners.<name>.limits"},
 	{IN("workers: 500"), "5:5", "it belongs to the top of the file"},
 	{TOP("connect-timeout: 5s"), "1:1", "it belongs to hooks.<name>; here"},
@@ -204,15 +204,8 @@ static const struct bad bads[] = {
 	/* not in this version */
 	{TOP("metrics: {bind: 127.0.0.1:9155}"), "1:1", "no metrics endpoint yet"},
 	{TOP("control: {}"), "1:1", "no control socket yet"},
-	{TOP("certificates: {}"), "1:1", "no TLS termination yet"},
 	{IN("proxy-protocol: {from: 10.1.0.0/16}"), "5:5", "PROXY protocol"},
-	{IN("starttls: offer"), "5:15",
-		"this version of ringpost has no TLS termination yet: starttls can be none or "
-		"passthrough"},
-	{IN("starttls: {mode: require, certificates: public}"), "5:22", "no TLS termination yet"},
-	{IN("starttls: {certificates: public}"), "5:16", "no TLS termination yet"},
 	{UP("mode: pool"), "6:11", "no pool mode yet"},
-	{UP("tls: {mode: verify}"), "6:5", "no TLS to servers yet"},
 	{TOP("log: {to: syslog}"), "1:11", "does not log to syslog yet"},
 
 	/* values */
@@ -1058,7 +1051,8 @@ Test(conf, scripts_and_servers_arrive_and_survive_a_dump)
 	check_asked(again);
 	two = dumped(again);
 	cr_assert_str_eq(one, two);
-	cr_assert(count_of(one, "    mode: ") == 5 + 1, "%s", one); /* one is the upstream's */
+	/* Two are the upstream's, one the listener's. */
+	cr_assert(count_of(one, "    mode: ") == 4 + 3, "%s", one);
 	cr_assert(count_of(one, "daemon-name:") == 1 && count_of(one, "endpoint:") == 4);
 	cr_assert_not_null(
 		strstr(one, "\n    events: [\"connect\", \"end-of-data\"]\n"), "%s", one);

@@ -65,7 +65,8 @@ static const char *shown(const char *in, const struct ehlo_policy *pol)
 	again = parse((char *)out);
 	cr_assert(!again.bare_lf);
 	smtp_ehlo_read(&again, &after);
-	cr_assert((after.bits & ~(caps.bits | 1ull << EXT_PIPELINING)) == 0);
+	cr_assert((after.bits & ~(caps.bits | 1ull << EXT_PIPELINING |
+					(uint64_t)pol->own_starttls << EXT_STARTTLS)) == 0);
 	return (char *)out;
 }
 
@@ -184,6 +185,50 @@ Test(ehlo, starttls)
 	cr_expect_str_eq(shown(without, &pol), without, "never invented");
 	pol.policy[EXT_STARTTLS] = EXT_STRIP;
 	cr_expect_str_eq(shown(with, &pol), without);
+}
+
+/* Where TLS ends here, only ours is shown. */
+static const struct row own_starttls_rows[] = {
+	{"250-a\r\n250-PIPELINING\r\n250 DSN\r\n",
+		"250-a\r\n250-PIPELINING\r\n250-DSN\r\n250 STARTTLS\r\n"},
+	{"250-a\r\n250-STARTTLS\r\n250 PIPELINING\r\n",
+		"250-a\r\n250-PIPELINING\r\n250 STARTTLS\r\n"},
+	{"250-a\r\n250-PIPELINING\r\n250-starttls x\r\n250 Starttls\r\n",
+		"250-a\r\n250-PIPELINING\r\n250 STARTTLS\r\n"},
+	{"250 a\r\n", "250-a\r\n250-PIPELINING\r\n250 STARTTLS\r\n"},
+	{"250-a\n250 PIPELINING\n", "250-a\r\n250-PIPELINING\r\n250 STARTTLS\r\n"},
+};
+
+Test(ehlo, own_starttls)
+{
+	struct ehlo_policy pol = defaults();
+
+	pol.own_starttls = true;
+	check_rows(own_starttls_rows, ARRAY_LEN(own_starttls_rows), &pol);
+	pol.show_starttls = true;
+	check_rows(own_starttls_rows, ARRAY_LEN(own_starttls_rows), &pol);
+	pol.show_starttls = false;
+	pol.policy[EXT_STARTTLS] = EXT_STRIP; /* of the server's only */
+	check_rows(own_starttls_rows, ARRAY_LEN(own_starttls_rows), &pol);
+	pol.policy[EXT_PIPELINING] = EXT_STRIP;
+	cr_expect_str_eq(shown("250 a\r\n", &pol), "250-a\r\n250 STARTTLS\r\n");
+}
+
+Test(ehlo, auth_is_hidden)
+{
+	struct ehlo_policy pol = defaults();
+	const char *with = "250-a\r\n250-PIPELINING\r\n250-AUTH PLAIN\r\n250 AUTH=LOGIN\r\n";
+
+	cr_expect_str_eq(shown(with, &pol), with);
+	pol.hide_auth = true;
+	cr_expect_str_eq(shown(with, &pol), "250-a\r\n250 PIPELINING\r\n");
+	cr_expect_str_eq(shown("250-a\r\n250-PIPELINING\r\n250-auth x\r\n250 AUTHX\r\n", &pol),
+		"250-a\r\n250-PIPELINING\r\n250 AUTHX\r\n");
+	pol.own_starttls = true;
+	cr_expect_str_eq(shown(with, &pol), "250-a\r\n250-PIPELINING\r\n250 STARTTLS\r\n");
+	pol.hide_auth = false;
+	pol.policy[EXT_AUTH] = EXT_STRIP;
+	cr_expect_str_eq(shown(with, &pol), "250-a\r\n250-PIPELINING\r\n250 STARTTLS\r\n");
 }
 
 Test(ehlo, trusted)

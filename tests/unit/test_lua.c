@@ -6,6 +6,7 @@
 #include "engine/hook/lua/lua_int.h"
 
 #include "tests/unit/bed.h"
+#include "tests/unit/some_tls.h"
 
 #include <sys/stat.h>
 
@@ -566,6 +567,40 @@ Test(lua, what_an_event_shows)
 	end();
 }
 
+static const char shows_tls[] =
+	"local function told(ev)\n"
+	"  return table.concat({tostring(ev.tls_version), tostring(ev.tls_cipher),\n"
+	"    tostring(ev.tls_bits), tostring(ev.tls_sni), tostring(ev.tls_subject),\n"
+	"    tostring(ev.tls_verified), tostring(ev.tls_sha256)}, ' ')\n"
+	"end\n"
+	"function mail(ev) return ringpost.reject(told(ev)) end\n"
+	"function rcpt(ev) ringpost.sleep(0.01) return ringpost.reject(told(ev)) end\n";
+#define TLS_TOLD(subject, verified)                                           \
+	"TLSv1.3 TLS_AES_128_GCM_SHA256 128 mx.example " subject " " verified \
+	" abcd0000000000000000000000000000000000000000000000000000000001ef"
+
+Test(lua, what_an_event_shows_of_tls)
+{
+	struct hook_event ev = make_event(HOOK_MAIL, "a");
+	struct hook_tls tls = some_tls();
+
+	begin_with(shows_tls);
+	ev.tls = &tls;
+	cr_expect_eq(ask_of(0, &ev), HOOK_NO);
+	EXPECT_NO(550, "5.7.1", TLS_TOLD("Some?One+1??", "true"), false);
+	tls.verified = false;
+	cr_expect_eq(ask_of(0, &ev), HOOK_NO);
+	EXPECT_NO(550, "5.7.1", TLS_TOLD("Some?One+1??", "false"), false);
+	tls.certified = false;
+	tls.subject = tls.sha256 = tls.sni = SPAN_NONE;
+	cr_expect_eq(ask_of(0, &ev), HOOK_NO);
+	EXPECT_NO(550, "5.7.1", "TLSv1.3 TLS_AES_128_GCM_SHA256 128 nil nil false nil", false);
+	ev.tls = NULL;
+	cr_expect_eq(ask_of(0, &ev), HOOK_NO);
+	EXPECT_NO(550, "5.7.1", "nil nil nil nil nil false nil", false);
+	end();
+}
+
 Test(lua, misuse_of_an_event)
 {
 	static const struct {
@@ -1059,6 +1094,33 @@ Test(lua, sleep_and_answer)
 			0, "%s", word.reply->text);
 	}
 	cr_expect_eq(stats.lua_errors, 0u);
+	end();
+}
+
+/* What it points to is as well kept as the event. */
+Test(lua, tls_behind_a_sleep)
+{
+	char of_tls[4][32] = {"TLSv1.3", "TLS_AES_128_GCM_SHA256", "Some One", "mx.example"};
+	uint8_t sum[32] = {0xab, 0xcd, [30] = 0x01, 0xef};
+	struct hook_event ev = make_event(HOOK_RCPT, "to@y.example");
+	struct hook_tls tls = {.version = span_str(of_tls[0]),
+		.cipher = span_str(of_tls[1]),
+		.bits = 128,
+		.subject = span_str(of_tls[2]),
+		.sni = span_str(of_tls[3]),
+		.verified = true,
+		.sha256 = span_of(sum, sizeof(sum))};
+
+	begin_with(shows_tls);
+	ev.tls = &tls;
+	cr_expect_eq(ask_of(0, &ev), HOOK_LATER);
+	memset(of_tls, 'x', sizeof(of_tls));
+	memset(sum, 0, sizeof(sum));
+	memset(&tls, 0xff, sizeof(tls));
+	wait_until_woken();
+	ev = make_event(HOOK_RCPT, "to@y.example");
+	cr_expect_eq(ask_of(0, &ev), HOOK_NO);
+	EXPECT_NO(550, "5.7.1", TLS_TOLD("Some One", "true"), false);
 	end();
 }
 

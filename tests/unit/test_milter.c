@@ -7,6 +7,7 @@
 #include "engine/hook/milter/milter_int.h"
 
 #include "tests/unit/bed.h"
+#include "tests/unit/some_tls.h"
 
 #include <sys/un.h>
 
@@ -483,6 +484,104 @@ Test(milter, usual_macros)
 	cr_assert_eq(answer(HOOK_RCPT, "b@y.example"), HOOK_PASS);
 	cr_assert_eq(ask(HOOK_DATA, NULL), HOOK_LATER);
 	MACROS_OF('T', "i\000000000000000071d\0");
+	end();
+}
+
+/* An EHLO whose macros are these: "name|value|..."; "": there is no packet of them. */
+static void ehlo_macros(const struct hook_tls *tls, const char *macros)
+{
+	struct hook_event ev = event(HOOK_EHLO, NULL);
+	char want[300];
+	size_t n = strlen(macros);
+
+	ev.tls = tls;
+	cr_assert_eq(hook_ask(&core, seat, &listener, &ev, &word), HOOK_LATER);
+	for (size_t i = 0; i < n; i++)
+		want[i] = macros[i] == '|' ? '\0' : macros[i];
+	if (n > 0)
+		macros_of('H', want, n);
+	cr_assert_eq(packet(), 'H');
+	FAR_PUT('c', "");
+	cr_assert_eq(answer(HOOK_EHLO, NULL), HOOK_PASS);
+}
+
+#define TLS_MACROS "{tls_version}|TLSv1.3|{cipher}|TLS_AES_128_GCM_SHA256|{cipher_bits}|128|"
+
+/* At HELO, as Postfix sends them, and {verify}. The name only of a certificate that is good; what
+ * is not printable is no reason to have none. */
+Test(milter, macros_of_tls)
+{
+	struct hook_tls tls = some_tls();
+
+	prepare();
+	begin();
+	opened_with(0);
+	ehlo_macros(NULL, "");
+	ehlo_macros(&tls, TLS_MACROS "{cert_subject}|Some?One+1??|{verify}|OK|");
+	tls.verified = false;
+	ehlo_macros(&tls, TLS_MACROS "{verify}|FAIL|");
+	tls.certified = false;
+	tls.subject = tls.sha256 = SPAN_NONE;
+	ehlo_macros(&tls, TLS_MACROS "{verify}|NOT|");
+	listener.tls.client_cert = TLS_CLIENT_OPTIONAL;
+	ehlo_macros(&tls, TLS_MACROS "{verify}|NO|");
+	ehlo_macros(NULL, "");
+	end();
+}
+
+/* As the filter has listed them; MAIL tells of the session anew. */
+Test(milter, macros_of_tls_at_mail)
+{
+	static const char answer_o[] =
+		"\0\0\0\6\0\0\1\0\0\0\0\0"
+		"\0\0\0\1\0"
+		"\0\0\0\2{cert_subject} {verify} {cert_issuer} {cipher_bits}\0";
+	struct hook_event ev;
+	struct hook_tls tls = some_tls();
+
+	prepare();
+	begin();
+	cr_assert_eq(ask(HOOK_CONNECT, NULL), HOOK_LATER);
+	far_accept();
+	expect('O');
+	far_put('O', answer_o, sizeof(answer_o) - 1);
+	expect_continue('C');
+	cr_assert_eq(answer(HOOK_CONNECT, NULL), HOOK_PASS);
+	ehlo_macros(&tls, "");
+	ev = event(HOOK_MAIL, "a@x.example");
+	ev.tls = &tls;
+	cr_assert_eq(hook_ask(&core, seat, &listener, &ev, &word), HOOK_LATER);
+	MACROS_OF('M', "{cert_subject}\0Some?One+1??\0{verify}\0OK\0{cipher_bits}\000128\0");
+	expect_continue('M');
+	cr_assert_eq(answer(HOOK_MAIL, "a@x.example"), HOOK_PASS);
+	end();
+}
+
+/* Behind our own STARTTLS the filter is asked on, about a client that has said nothing yet; behind
+ * one that is carried unread it is not. */
+Test(milter, behind_starttls)
+{
+	const struct hook_tls tls = some_tls();
+
+	prepare();
+	begin();
+	listener.starttls = STARTTLS_OFFER;
+	opened();
+	enveloped();
+	tell(HOOK_STARTTLS);
+	expect('A');
+	ehlo_macros(&tls, TLS_MACROS "{cert_subject}|Some?One+1??|{verify}|OK|");
+	tid++;
+	enveloped();
+	cr_expect_eq(stats.milter_connections, 1u);
+	listener.starttls = STARTTLS_PASSTHROUGH;
+	tell(HOOK_STARTTLS);
+	expect('A');
+	expect('Q');
+	UNTIL(far_gone());
+	tid++;
+	cr_expect_eq(ask(HOOK_MAIL, "a@x.example"), HOOK_PASS);
+	cr_expect_eq(stats.milter_connections, 1u);
 	end();
 }
 

@@ -54,7 +54,14 @@ AT(event, data, 224);
 AT(event, esmtp, 240);
 AT(event, server_port, 244);
 AT(event, reserved2, 246);
-SIZE(event, 248);
+AT(event, tls_version, 248);
+AT(event, tls_cipher, 264);
+AT(event, tls_subject, 280);
+AT(event, tls_sha256, 296);
+AT(event, tls_sni, 312);
+AT(event, tls_bits, 328);
+AT(event, tls_verified, 332);
+SIZE(event, 336);
 
 AT(change, kind, 0);
 AT(change, index, 4);
@@ -710,7 +717,7 @@ Test(plugin, changes_that_cannot_be)
 /* ---- what an event shows, and what the host does: with a descriptor of our own ---- */
 
 static struct ringpost_event seen;
-static char seen_text[11][64];
+static char seen_text[16][64];
 static const struct ringpost_host *host;
 static struct ringpost_token token;
 static uint32_t (*what_now)(const struct ringpost_event *ev);
@@ -741,6 +748,11 @@ static uint32_t look(void *self, const struct ringpost_event *ev, struct ringpos
 	keep_text(8, ev->recipient);
 	keep_text(9, ev->server);
 	keep_text(10, ev->data);
+	keep_text(11, ev->tls_version);
+	keep_text(12, ev->tls_cipher);
+	keep_text(13, ev->tls_subject);
+	keep_text(14, ev->tls_sha256);
+	keep_text(15, ev->tls_sni);
 	return what_now ? what_now(ev) : RINGPOST_PASS;
 }
 
@@ -852,6 +864,43 @@ Test(plugin, what_an_event_shows_of_the_session)
 	cr_expect_str_eq(seen_text[9], "127.0.0.1");
 	cr_expect_eq(seen.server_port, 2525u);
 	cr_expect_str_eq(seen_text[10], "");
+	end_looking();
+}
+
+Test(plugin, what_an_event_shows_of_tls)
+{
+	struct hook_event ev = make_event(HOOK_EHLO, "x");
+	struct hook_tls tls = some_tls();
+	struct ringpost_event old = {.size = offsetof(struct ringpost_event, tls_version)};
+
+	begin_looking();
+	ev.tls = &tls;
+	cr_expect_eq(ask_for(&seats[0], &ev), HOOK_PASS);
+	cr_expect_str_eq(seen_text[11], "TLSv1.3");
+	cr_expect_str_eq(seen_text[12], "TLS_AES_128_GCM_SHA256");
+	cr_expect_str_eq(seen_text[13], "Some\nOne+1\xc3\xa9");
+	cr_expect_eq(seen.tls_sha256.size, 32u);
+	cr_expect_eq(memcmp(seen_text[14], tls.sha256.p, 32), 0);
+	cr_expect_str_eq(seen_text[15], "mx.example");
+	cr_expect_eq(seen.tls_bits, 128u);
+	cr_expect_eq(seen.tls_verified, 1u);
+	tls.verified = false;
+	cr_expect_eq(ask_for(&seats[0], &ev), HOOK_PASS);
+	cr_expect_eq(seen.tls_verified, 0u);
+	cr_expect_str_eq(seen_text[13], "Some\nOne+1\xc3\xa9");
+	/* In clear. */
+	cr_expect_eq(ask(HOOK_EHLO, "x"), HOOK_PASS);
+	for (unsigned i = 11; i < 16; i++)
+		cr_expect_str_eq(seen_text[i], "");
+	cr_expect_eq(seen.tls_bits, 0u);
+	cr_expect_eq(seen.tls_verified, 0u);
+	/* What a plugin asks an older ringpost. */
+	cr_expect(RINGPOST_HAS(&seen, tls_verified));
+	cr_expect(RINGPOST_HAS(&old, reserved2));
+	cr_expect_not(RINGPOST_HAS(&old, tls_version));
+	old.size = sizeof(old) - 1;
+	cr_expect(RINGPOST_HAS(&old, tls_bits));
+	cr_expect_not(RINGPOST_HAS(&old, tls_verified));
 	end_looking();
 }
 
@@ -1096,9 +1145,11 @@ Test(plugin, client_as_text)
 
 Test(plugin, the_audit_example)
 {
-	char path[] = "/tmp/ringpost-audit-XXXXXX", text[1024] = "";
+	char path[] = "/tmp/ringpost-audit-XXXXXX", text[2048] = "";
 	int fd = mkstemp(path);
 	struct conf_hook *h = add_plugin("audit", built("docs/examples/audit-plugin.so"));
+	struct hook_event ev;
+	struct hook_tls tls = some_tls();
 	const char *line;
 
 	cr_assert(fd >= 0);
@@ -1109,6 +1160,12 @@ Test(plugin, the_audit_example)
 	begin();
 	ask(HOOK_MAIL, "");
 	ask(HOOK_RCPT, "c\x1b[2J\n@d.example");
+	ev = make_event(HOOK_MAIL, "");
+	ev.tls = &tls;
+	ask_for(&seat, &ev);
+	tls.verified = false;
+	tls.sha256 = SPAN_NONE;
+	ask_for(&seat, &ev);
 	tell(HOOK_TRANSACTION);
 	end();
 	cr_assert(read(fd, text, sizeof(text) - 1) > 0);
@@ -1116,6 +1173,12 @@ Test(plugin, the_audit_example)
 		text, " sid=000000000000051d tid=000000000000071d client=192.0.2.1 from=<>\n");
 	cr_assert_not_null(line, "%s", text);
 	line = strstr(line, " client=192.0.2.1 to=<c?[2J?@d.example>\n");
+	cr_assert_not_null(line, "%s", text);
+	line = strstr(line, " client=192.0.2.1 tls=TLSv1.3 cipher=TLS_AES_128_GCM_SHA256 bits=128"
+			    " cert=abcd00000000000000000000000000000000000000000000000000000000"
+			    "01ef verified=<Some?One+1?\?> from=<>\n");
+	cr_assert_not_null(line, "%s", text);
+	line = strstr(line, " tls=TLSv1.3 cipher=TLS_AES_128_GCM_SHA256 bits=128 from=<>\n");
 	cr_assert_not_null(line, "%s", text);
 	cr_assert_not_null(
 		strstr(line, " client=192.0.2.1 result=? bytes=1000 code=0\n"), "%s", text);

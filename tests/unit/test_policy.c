@@ -9,6 +9,7 @@
 #include "engine/obs/log.h"
 
 #include "tests/unit/bed.h"
+#include "tests/unit/some_tls.h"
 
 #include <sys/un.h>
 
@@ -987,6 +988,64 @@ Test(policy, peers_of_other_kinds)
 	cr_expect(tells(request, "client_name=localhost"));
 	cr_expect(tells(request, "client_port=0"));
 	cr_expect(tells(request, "server_address="));
+	room_close();
+}
+
+/* All of it in every state; nothing without TLS. A name only of a certificate that is good. */
+Test(policy, what_is_told_of_tls)
+{
+	static const char *const always[] = {"encryption_protocol=TLSv1.3",
+		"encryption_cipher=TLS_AES_128_GCM_SHA256", "encryption_keysize=128",
+		"tls_sni=mx.example", "ccert_issuer=", "ccert_pubkey_fingerprint="};
+	static const char *const clear[] = {"encryption_protocol=", "encryption_cipher=",
+		"encryption_keysize=0", "tls_sni=", "ccert_subject=", "ccert_fingerprint="};
+	struct hook_event ev = full_event(HOOK_EHLO);
+	struct hook_tls tls = some_tls();
+	const char *request;
+
+	room_open(1u << HOOK_EHLO);
+	for (unsigned i = 0; i < 4; i++) {
+		ev.tls = i < 3 ? &tls : NULL;
+		tls.verified = i == 0;
+		if (i == 2) {
+			tls.certified = false;
+			tls.subject = tls.sha256 = SPAN_NONE;
+		}
+		cr_assert_eq(put(&ev), HOOK_LATER);
+		request = asked();
+		for (size_t k = 0; k < ARRAY_LEN(always); k++)
+			cr_expect(tells(request, (i < 3 ? always : clear)[k]), "%u %s: %s", i,
+				(i < 3 ? always : clear)[k], request);
+		cr_expect(tells(
+			request, i == 0 ? "ccert_subject=Some+0AOne+2B1+C3+A9" : "ccert_subject="));
+		cr_expect(tells(request,
+			i < 2 ? "ccert_fingerprint=AB:CD:00:00:00:00:00:00:00:00:00:00:00:00:00:00:"
+				"00:00:00:00:00:00:00:00:00:00:00:00:00:00:01:EF"
+			      : "ccert_fingerprint="));
+		far_say(0, "action=OK\n\n");
+		UNTIL(room.woken == i + 1);
+		cr_expect_eq(put(&ev), HOOK_PASS);
+	}
+	room_close();
+}
+
+/* As long as it can be, and each octet needs three. */
+Test(policy, a_long_name_in_a_certificate)
+{
+	static uint8_t name[TLS_SUBJECT_MAX];
+	struct hook_event ev = full_event(HOOK_EHLO);
+	struct hook_tls tls = some_tls();
+	char line[3 * TLS_SUBJECT_MAX + 32] = "\nccert_subject=";
+
+	memset(name, 0xff, sizeof(name));
+	for (unsigned i = 0; i < sizeof(name); i++)
+		strcat(line, "+FF");
+	strcat(line, "\n");
+	tls.subject = span_of(name, sizeof(name));
+	ev.tls = &tls;
+	room_open(1u << HOOK_EHLO);
+	cr_assert_eq(put(&ev), HOOK_LATER);
+	cr_expect_not_null(strstr(asked(), line));
 	room_close();
 }
 

@@ -200,6 +200,68 @@ static void push_data(lua_State *L, const struct lua_run *r)
 		lua_pushnil(L);
 }
 
+/* ---- of TLS ---- */
+
+static const struct hook_tls *tls_of(const struct lua_run *r)
+{
+	static const struct hook_tls clear;
+
+	return r->ask.ev->tls ? r->ask.ev->tls : &clear;
+}
+
+static void push_tls_version(lua_State *L, const struct lua_run *r)
+{
+	push_some(L, tls_of(r)->version);
+}
+
+static void push_tls_cipher(lua_State *L, const struct lua_run *r)
+{
+	push_some(L, tls_of(r)->cipher);
+}
+
+static void push_tls_bits(lua_State *L, const struct lua_run *r)
+{
+	if (r->ask.ev->tls)
+		push_count(L, r->ask.ev->tls->bits);
+	else
+		lua_pushnil(L);
+}
+
+static void push_tls_sni(lua_State *L, const struct lua_run *r)
+{
+	push_some(L, tls_of(r)->sni);
+}
+
+static void push_tls_subject(lua_State *L, const struct lua_run *r)
+{
+	push_some(L, tls_of(r)->subject);
+}
+
+static void push_tls_verified(lua_State *L, const struct lua_run *r)
+{
+	lua_pushboolean(L, tls_of(r)->verified);
+}
+
+/* As pins are written in the configuration. */
+static void push_tls_sha256(lua_State *L, const struct lua_run *r)
+{
+	struct span sum = tls_of(r)->sha256;
+	luaL_Buffer b;
+
+	if (sum.n == 0) {
+		lua_pushnil(L);
+		return;
+	}
+	luaL_buffinit(L, &b);
+	for (size_t i = 0; i < sum.n; i++) {
+		luaL_addchar(&b, "0123456789abcdef"[sum.p[i] >> 4]);
+		luaL_addchar(&b, "0123456789abcdef"[sum.p[i] & 15]);
+	}
+	luaL_pushresult(&b);
+}
+
+/* ---- of the worker and the session ---- */
+
 static void push_worker(lua_State *L, const struct lua_run *r)
 {
 	push_count(L, r->share->worker);
@@ -243,6 +305,13 @@ static const struct field fields[] = {
 	{"result", push_result},
 	{"code", push_code},
 	{"data", push_data},
+	{"tls_version", push_tls_version},
+	{"tls_cipher", push_tls_cipher},
+	{"tls_bits", push_tls_bits},
+	{"tls_sni", push_tls_sni},
+	{"tls_subject", push_tls_subject},
+	{"tls_verified", push_tls_verified},
+	{"tls_sha256", push_tls_sha256},
 	{"worker", push_worker},
 	{"user", push_user},
 };
@@ -420,13 +489,14 @@ struct kept {
 	struct hook_event ev;
 	struct ring_addr client;
 	struct smtp_path path;
+	struct hook_tls tls;
 	uint8_t octets[];
 };
 
-#define KEPT_SPANS 7
+#define KEPT_SPANS 12
 
-static unsigned spans_of(
-	struct hook_event *ev, struct smtp_path *path, struct span *out[KEPT_SPANS])
+static unsigned spans_of(struct hook_event *ev, struct smtp_path *path, struct hook_tls *tls,
+	struct span *out[KEPT_SPANS])
 {
 	unsigned n = 0;
 
@@ -437,6 +507,11 @@ static unsigned spans_of(
 	out[n++] = &ev->only_rcpt;
 	out[n++] = &path->mailbox;
 	out[n++] = &path->params;
+	out[n++] = &tls->version;
+	out[n++] = &tls->cipher;
+	out[n++] = &tls->sni;
+	out[n++] = &tls->subject;
+	out[n++] = &tls->sha256;
 	return n;
 }
 
@@ -444,8 +519,9 @@ void lua_keep_event(lua_State *L, struct lua_run *r)
 {
 	struct hook_event ev = *r->ask.ev;
 	struct smtp_path path = ev.path ? *ev.path : (struct smtp_path){0};
+	struct hook_tls tls = ev.tls ? *ev.tls : (struct hook_tls){0};
 	struct span *spans[KEPT_SPANS];
-	unsigned count = spans_of(&ev, &path, spans);
+	unsigned count = spans_of(&ev, &path, &tls, spans);
 	size_t bytes = 0;
 	struct kept *k;
 
@@ -465,10 +541,12 @@ void lua_keep_event(lua_State *L, struct lua_run *r)
 		bytes += spans[i]->n;
 	}
 	k->path = path;
+	k->tls = tls;
 	k->client = *ev.client;
 	k->ev = ev;
 	k->ev.client = &k->client;
 	k->ev.server = NULL;
 	k->ev.path = ev.path ? &k->path : NULL;
+	k->ev.tls = ev.tls ? &k->tls : NULL;
 	r->ask.ev = &k->ev;
 }

@@ -127,6 +127,42 @@ static bool keep(struct milter_session *s, enum milter_word w, struct span value
 	return milter_buf_add(b, value);
 }
 
+/* Filters put it into header fields. */
+static bool keep_printable(struct milter_session *s, enum milter_word w, struct span value)
+{
+	struct milter_buf *b = &s->words[w];
+
+	if (!keep(s, w, value))
+		return false;
+	for (size_t i = b->at; i < b->n; i++)
+		if (b->p[i] < 0x20 || b->p[i] > 0x7e)
+			b->p[i] = '?';
+	return true;
+}
+
+/* Sendmail's words. */
+static const char *verify_word(const struct hook_tls *tls, const struct conf_listener *lis)
+{
+	if (tls->verified)
+		return "OK";
+	if (tls->certified)
+		return "FAIL";
+	return lis->tls.client_cert == TLS_CLIENT_NONE ? "NOT" : "NO";
+}
+
+/* The name in a certificate that nobody vouches for is told to no filter, as by Postfix: it would
+ * be taken for who the client is. */
+static bool keep_tls(struct milter_session *s, const struct hook_tls *tls)
+{
+	static const struct hook_tls clear;
+	const struct hook_tls *t = tls ? tls : &clear;
+
+	s->tls_bits = t->bits;
+	s->tls_verify = tls ? verify_word(tls, s->lis) : NULL;
+	return keep(s, WORD_TLS_VERSION, t->version) && keep(s, WORD_TLS_CIPHER, t->cipher) &&
+	       keep_printable(s, WORD_TLS_SUBJECT, t->verified ? t->subject : SPAN_NONE);
+}
+
 static bool keep_session(struct milter_session *s, const struct hook_event *ev)
 {
 	if (ev->client)
@@ -134,7 +170,7 @@ static bool keep_session(struct milter_session *s, const struct hook_event *ev)
 	if (ev->server)
 		s->server = *ev->server;
 	return keep(s, WORD_HELO, ev->helo) && keep(s, WORD_MECHANISM, ev->mechanism) &&
-	       keep(s, WORD_IDENTITY, ev->identity);
+	       keep(s, WORD_IDENTITY, ev->identity) && keep_tls(s, ev->tls);
 }
 
 /* ---- questions ----
@@ -149,7 +185,7 @@ static enum milter_question at_connect(struct milter_session *s, const struct ho
 static enum milter_question at_ehlo(struct milter_session *s, const struct hook_event *ev)
 {
 	milter_message_over(s);
-	if (!keep(s, WORD_HELO, ev->helo))
+	if (!keep(s, WORD_HELO, ev->helo) || !keep_tls(s, ev->tls))
 		return QUESTION_FAILED;
 	/* Without a connection: MAIL makes one, and says it there. */
 	if (!s->conn)
@@ -282,6 +318,12 @@ static enum hook_reach milter_ask(
 
 /* ---- news ---- */
 
+static void hear_no_more(struct milter_session *s)
+{
+	milter_part(s, true);
+	s->decided = true;
+}
+
 static void milter_tell(struct hook *h, const struct hook_ask *ask)
 {
 	void **own = ask->seat->own ? hook_own(h, ask) : NULL;
@@ -306,10 +348,19 @@ static void milter_tell(struct hook *h, const struct hook_ask *ask)
 	case HOOK_RESET:
 		milter_message_over(s);
 		break;
-	default: /* STARTTLS, CLOSE: nothing will be asked any more */
+	case HOOK_STARTTLS:
 		milter_message_over(s);
-		milter_part(s, true);
-		s->decided = true;
+		/* Behind ours the session goes on, from its EHLO; behind the upstream's nothing
+		 * will be asked any more. */
+		if (ask->lis->starttls == STARTTLS_PASSTHROUGH)
+			hear_no_more(s);
+		else
+			s->decided =
+				false; /* by a hello that does not count any more (RFC 3207 4.2) */
+		break;
+	default: /* CLOSE */
+		milter_message_over(s);
+		hear_no_more(s);
 		break;
 	}
 }

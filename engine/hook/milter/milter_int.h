@@ -94,6 +94,9 @@ enum milter_word {
 	WORD_SENDER_PARAMS,
 	WORD_RCPT,
 	WORD_RCPT_PARAMS,
+	WORD_TLS_VERSION,
+	WORD_TLS_CIPHER,
+	WORD_TLS_SUBJECT,
 	WORD_COUNT
 };
 
@@ -139,6 +142,8 @@ struct milter_session {
 	uint64_t tid;
 	struct ring_addr client, server;
 	struct milter_buf words[WORD_COUNT];
+	uint32_t tls_bits;	/* of the cipher's key; 0: no TLS */
+	const char *tls_verify; /* what came of the client's certificate; static; NULL: no TLS */
 	struct hook_verdict verdict;
 	struct milter_content content;
 	struct deferred room; /* tells the seat that there is room again */

@@ -126,6 +126,34 @@ static struct span of_auth_authen(struct value *v)
 	return word(v, WORD_IDENTITY);
 }
 
+static struct span of_tls_version(struct value *v)
+{
+	return word(v, WORD_TLS_VERSION);
+}
+
+static struct span of_cipher(struct value *v)
+{
+	return word(v, WORD_TLS_CIPHER);
+}
+
+static struct span of_cipher_bits(struct value *v)
+{
+	if (v->s->tls_bits == 0)
+		return SPAN_NONE;
+	snprintf(v->room, sizeof(v->room), "%u", v->s->tls_bits);
+	return span_str(v->room);
+}
+
+static struct span of_cert_subject(struct value *v)
+{
+	return word(v, WORD_TLS_SUBJECT);
+}
+
+static struct span of_verify(struct value *v)
+{
+	return span_str(v->s->tls_verify);
+}
+
 static struct span of_mail_addr(struct value *v)
 {
 	return word(v, WORD_SENDER);
@@ -171,6 +199,11 @@ static const struct macro_row {
 	{"{client_ptr}", of_client_ptr, OF_SESSION},
 	{"{client_addr}", of_client_addr, OF_SESSION},
 	{"{client_port}", of_client_port, OF_SESSION},
+	{"{tls_version}", of_tls_version, OF_SESSION},
+	{"{cipher}", of_cipher, OF_SESSION},
+	{"{cipher_bits}", of_cipher_bits, OF_SESSION},
+	{"{cert_subject}", of_cert_subject, OF_SESSION},
+	{"{verify}", of_verify, OF_SESSION},
 	{"{auth_type}", of_auth_type, OF_SESSION},
 	{"{auth_authen}", of_auth_authen, OF_SESSION},
 	{"{mail_addr}", of_mail_addr, EVEN_EMPTY},
@@ -189,7 +222,8 @@ static const struct stage_row {
 	[MILTER_AT_CONNECT] = {MILTER_M_CONNECT, MILTER_C_CONNECT,
 		"j {daemon_name} {daemon_addr} {daemon_port} v _ {client_name} {client_addr} "
 		"{client_port} {client_ptr}"},
-	[MILTER_AT_HELO] = {MILTER_M_HELO, MILTER_C_HELO, ""},
+	[MILTER_AT_HELO] = {MILTER_M_HELO, MILTER_C_HELO,
+		"{tls_version} {cipher} {cipher_bits} {cert_subject} {verify}"},
 	[MILTER_AT_MAIL] = {MILTER_M_MAIL, MILTER_C_MAIL,
 		"i {auth_type} {auth_authen} {mail_addr} {mail_host} {mail_mailer}"},
 	[MILTER_AT_RCPT] = {MILTER_M_RCPT, MILTER_C_RCPT,

@@ -48,6 +48,17 @@ static struct ringpost_span out_span(struct span s)
 	return (struct ringpost_span){(const char *)s.p, s.n};
 }
 
+static void show_tls(struct ringpost_event *ev, const struct hook_tls *tls)
+{
+	ev->tls_version = out_span(tls->version);
+	ev->tls_cipher = out_span(tls->cipher);
+	ev->tls_subject = out_span(tls->subject);
+	ev->tls_sha256 = out_span(tls->sha256);
+	ev->tls_sni = out_span(tls->sni);
+	ev->tls_bits = tls->bits;
+	ev->tls_verified = tls->verified;
+}
+
 void plugin_event(struct ringpost_event *ev, const struct hook_ask *ask, struct plugin_texts *t)
 {
 	const struct hook_event *from = ask->ev;
@@ -80,12 +91,15 @@ void plugin_event(struct ringpost_event *ev, const struct hook_ask *ask, struct 
 			t->server, plugin_client_text(from->server, t->server)};
 		ev->server_port = addr_port(from->server);
 	}
+	if (from->tls)
+		show_tls(ev, from->tls);
 }
 
 static const size_t spans[] = {
 #define AT(field) offsetof(struct ringpost_event, field)
 	AT(listener), AT(client), AT(helo), AT(mechanism), AT(address), AT(params), AT(identity),
-	AT(sender), AT(recipient), AT(server), AT(data)
+	AT(sender), AT(recipient), AT(server), AT(data), AT(tls_version), AT(tls_cipher),
+	AT(tls_subject), AT(tls_sha256), AT(tls_sni)
 #undef AT
 };
 

@@ -46,6 +46,7 @@ static enum policy_state state_of(const struct hook_event *ev)
 struct texts {
 	char client[HOOK_ADDR_BYTES], server[HOOK_ADDR_BYTES];
 	char queue_id[17], instance[34];
+	char subject[3 * TLS_SUBJECT_MAX], fingerprint[3 * 32];
 };
 
 static struct span address_text(const struct ring_addr *a, char out[HOOK_ADDR_BYTES])
@@ -77,6 +78,54 @@ static void fill_ids(struct policy_request *r, const struct hook_event *ev, stru
 	r->queue_id = span_str(t->queue_id);
 }
 
+static const char hex[] = "0123456789ABCDEF";
+
+/* RFC 3461 4, as Postfix writes it. What does not fit is left out, an octet or its code at a time.
+ */
+static struct span xtext(struct span from, char *out, size_t max)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < from.n && n + 3 <= max; i++) {
+		uint8_t c = from.p[i];
+
+		if (c > 0x20 && c < 0x7f && c != '+') {
+			out[n++] = (char)c;
+			continue;
+		}
+		out[n++] = '+';
+		out[n++] = hex[c >> 4];
+		out[n++] = hex[c & 15];
+	}
+	return span_of(out, n);
+}
+
+/* "AB:CD:..." */
+static struct span fingerprint(struct span sum, char *out, size_t max)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < sum.n && n + 3 <= max; i++) {
+		out[n++] = hex[sum.p[i] >> 4];
+		out[n++] = hex[sum.p[i] & 15];
+		out[n++] = ':';
+	}
+	return span_of(out, n > 0 ? n - 1 : 0);
+}
+
+/* As Postfix does: the name only of a certificate that somebody vouches for, the fingerprint of any
+ * one, since whoever knows it needs nobody for that. */
+static void fill_tls(struct policy_request *r, const struct hook_tls *tls, struct texts *t)
+{
+	r->encryption_protocol = tls->version;
+	r->encryption_cipher = tls->cipher;
+	r->encryption_keysize = tls->bits;
+	r->tls_sni = tls->sni;
+	if (tls->verified)
+		r->ccert_subject = xtext(tls->subject, t->subject, sizeof(t->subject));
+	r->ccert_fingerprint = fingerprint(tls->sha256, t->fingerprint, sizeof(t->fingerprint));
+}
+
 /* policy_write() leaves out what has no value in its state. */
 static void fill_request(struct policy_request *r, const struct hook_event *ev,
 	const struct conf_hook *conf, uint64_t size, struct texts *t)
@@ -93,6 +142,8 @@ static void fill_request(struct policy_request *r, const struct hook_event *ev,
 		.policy_context = span_str(conf->policy_context ? conf->policy_context : "")};
 	fill_peers(r, ev, t);
 	fill_ids(r, ev, t);
+	if (ev->tls)
+		fill_tls(r, ev->tls, t);
 }
 
 /* MAIL's SIZE= is told with all that follows. It is kept in the session's pointer itself, so there

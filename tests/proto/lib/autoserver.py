@@ -6,6 +6,7 @@ sloppy=True makes it the worst server that can stand behind a proxy: any of CR, 
 and a body, NULs are ignored, and what follows such an end is executed as commands. Whatever it takes
 from one client transaction must be one message at most.
 """
+import collections
 import re
 import selectors
 import socket
@@ -13,7 +14,8 @@ import threading
 
 from lib import diag
 from lib.core import Failure
-from lib.peers import family_of, sockaddr
+from lib.peers import CLEAR_KEPT, family_of, sockaddr
+from lib.tls import Tls
 
 STRICT_END = re.compile(rb"(?:\A|\r\n)\.\r\n")
 SLOPPY_END = re.compile(rb"(?:\A|[\r\n])\0*\.\0*[\r\n]")
@@ -45,12 +47,18 @@ class Peer:
         self.last = False
         self.closing = False
         self.sent = 0
+        self.tls = None
+        self.wire = b""   # octets for the socket
+        self.clear = b""  # the first that came in clear
+        self.greeted = False
+        self.notified = False
+        self.gone = False
         self.commands = []
 
 
 class AutoServer:
     def __init__(self, t, address="127.0.0.1:0", sloppy=False, ehlo=EHLO, cut=None, octets=False, keep_bodies=True,
-                 final=None, batch=True, loud=False, on_command=None):
+                 final=None, batch=True, loud=False, on_command=None, tls=None, implicit=False):
         self.t = t
         self.sloppy = sloppy
         self.ehlo = list(ehlo)
@@ -60,10 +68,15 @@ class AutoServer:
         self.final = final        # reply to the end of the data; None: 250
         self.batch = batch
         self.on_command = on_command  # (peer, line) -> reply octets, or None for the usual one
+        self.tls = tls            # a server context: STARTTLS is offered, or
+        self.implicit = implicit  # ... it is TLS from the first octet
         self.messages = []
         self.commands = []
         self.connections = 0
+        self.peers = collections.deque(maxlen=4096)  # also those that have gone
         self.resets = 0
+        self.failed_handshakes = []
+        self.behind_starttls = []  # octets that came in clear where TLS was to begin
         self.address_wanted = address
         self.sel = None
         self.thread = None
@@ -140,10 +153,25 @@ class AutoServer:
             p = Peer(s)
             peers[s.fileno()] = p
             p.fd = s.fileno()
+            self.peers.append(p)
             self.connections += 1
             self.sel.register(s, selectors.EVENT_READ, p)
-            self._say(p, b"220 auto.test ESMTP\r\n")
+            if self.implicit:
+                self._begin_tls(p)
+            self._greet(p)
             self._flush(p, peers)
+
+    def _greet(self, p):
+        if not p.greeted and (p.tls is None or p.tls.done):
+            p.greeted = True
+            self._say(p, b"220 auto.test ESMTP\r\n")
+
+    def _begin_tls(self, p):
+        self._seal(p)
+        if p.buf:
+            self.behind_starttls.append(bytes(p.buf))
+            p.buf = bytearray()
+        p.tls = Tls(self.tls, True)
 
     def _event(self, p, mask, peers):
         if mask & selectors.EVENT_READ:
@@ -158,22 +186,48 @@ class AutoServer:
                 self._close(p, peers)
                 return
             if data:
-                p.buf += data
-                self._work(p)
+                self._came(p, data)
         self._flush(p, peers)
+
+    def _came(self, p, data):
+        if p.tls is None:
+            p.clear += data[:max(0, CLEAR_KEPT - len(p.clear))]
+            p.buf += data
+        else:
+            p.buf += p.tls.feed(data)
+            p.wire += p.tls.take()
+            if p.tls.error:
+                self.failed_handshakes.append(p.tls.error)
+            self._greet(p)
+        self._work(p)
+        if p.tls is not None and (p.tls.error or p.tls.said_end):
+            p.closing = True
 
     def _close(self, p, peers):
         self.sel.unregister(p.sock)
         peers.pop(p.fd, None)
         p.sock.close()
+        p.gone = True
 
     # ---- out ----
 
     def _say(self, p, data):
         p.out += data
 
+    def _seal(self, p):
+        """What was said becomes wire octets."""
+        if p.tls is None:
+            p.wire += p.out
+        elif p.out:
+            p.wire += p.tls.seal(p.out)
+        p.out = b""
+
     def _flush(self, p, peers):
-        data, p.out = p.out, b""
+        self._seal(p)
+        if p.closing and p.tls is not None and p.tls.done and not p.notified and not p.tls.error:
+            p.notified = True
+            p.wire += p.tls.close_notify()
+        data, p.wire = p.wire, b""
         if data and (self.octets or self.cut is not None):
             data = self._pieces(p, data)
         while data:
@@ -185,11 +239,11 @@ class AutoServer:
             except OSError:
                 self._close(p, peers)
                 return
-        p.out = data
-        if p.closing and not p.out:
+        p.wire = data
+        if p.closing and not p.wire:
             self._close(p, peers)
             return
-        want = selectors.EVENT_READ | (selectors.EVENT_WRITE if p.out else 0)
+        want = selectors.EVENT_READ | (selectors.EVENT_WRITE if p.wire else 0)
         self.sel.modify(p.sock, want, p)
 
     def _pieces(self, p, data):
@@ -252,7 +306,11 @@ class AutoServer:
         verb = verb.upper()
         if verb == b"EHLO":
             self._reset(p)
-            self._say(p, ehlo_reply(self.ehlo))
+            self._say(p, ehlo_reply(self.ehlo + ([b"STARTTLS"] if self.tls and p.tls is None else [])))
+        elif verb == b"STARTTLS" and self.tls and p.tls is None:
+            self._reset(p)
+            self._say(p, b"220 2.0.0 go\r\n")
+            self._begin_tls(p)
         elif verb == b"HELO":
             self._reset(p)
             self._say(p, b"250 auto.test\r\n")

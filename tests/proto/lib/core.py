@@ -11,9 +11,11 @@ not root) raises Skip. Everything that waits is bounded: t.wait seconds times th
 """
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 
+CERTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "certs.sh")
 TESTS = []
 
 
@@ -100,11 +102,13 @@ class Transcript:
 class T:
     """One running test."""
 
-    def __init__(self, test_, build, slow, mode):
+    def __init__(self, test_, build, slow, mode, shared=None):
         self.test = test_
         self.build = build
         self.slow = slow
         self.mode = mode
+        self.shared = shared  # directory of the whole run, or None
+        self.made = None
         self.log = Transcript()
         self.wait = 5.0 * slow
         self.dir = tempfile.mkdtemp(prefix="ringpost-proto.")
@@ -127,6 +131,17 @@ class T:
     def ringpost(self, *servers, **kw):
         from lib.ringpost import Ringpost
         return Ringpost(self, servers, **kw)
+
+    def certs(self):
+        """The directory that tests/certs.sh makes, once per run."""
+        if self.made:
+            return self.made
+        made = os.path.join(self.shared or self.dir, "certs")
+        done = subprocess.run(["sh", CERTS, made], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode:
+            raise Failure("no certificates: %s" % done.stderr)
+        self.made = made
+        return made
 
     def path(self, name):
         return os.path.join(self.dir, name)

@@ -8,6 +8,7 @@ import time
 from lib.core import Failure
 from lib.peers import reply_end, sockaddr
 from lib.smtp import EHLO
+from lib.tls import NAME, STARTTLS, Tls
 
 OPEN = {"per-client-sessions": 0}
 
@@ -25,6 +26,7 @@ class Robot:
     def open(self):
         self.buf = b""
         self.state = "greeting"
+        self.tls = None
         self.out = b""
         self.count = 0
         self.sessions += 1
@@ -33,6 +35,8 @@ class Robot:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.connect_ex(sockaddr(self.crowd.address))
         self.crowd.sel.register(self.sock, selectors.EVENT_READ, self)
+        if self.crowd.implicit:
+            self.begin_tls()
 
     def shut(self, reset=False):
         if self.sock is None:
@@ -51,7 +55,7 @@ class Robot:
             self.crowd.done += 1
 
     def send(self, data):
-        self.out += data
+        self.out += self.tls.seal(data) if self.tls else data
         self.flush()
 
     def flush(self):
@@ -88,6 +92,10 @@ class Robot:
         if not data:
             self.lost()
             return
+        if self.tls:
+            data = self.unsealed(data)
+            if self.sock is not sock:
+                return
         self.buf += data
         while self.sock is sock:
             n = reply_end(self.buf)
@@ -95,6 +103,26 @@ class Robot:
                 return
             reply, self.buf = self.buf[:n], self.buf[n:]
             self.reply(reply)
+
+    def begin_tls(self):
+        self.tls = Tls(self.crowd.tls, False, NAME)
+        self.tls.shake()
+        self.out += self.tls.take()
+        self.flush()
+
+    def unsealed(self, wire):
+        tls, sock, shaken = self.tls, self.sock, self.tls.done
+        data = tls.feed(wire)
+        if tls.error:
+            self.crowd.tls_errors.append(tls.error)
+            self.lost()
+            return b""
+        self.out += tls.take()
+        self.flush()
+        if self.sock is sock and self.state == "handshake" and tls.done and not shaken:
+            self.state = "ehlo"
+            self.send(EHLO)
+        return data
 
     def reply(self, r):
         code = r[:3]
@@ -106,6 +134,12 @@ class Robot:
         elif self.state == "greeting":
             self.state = "ehlo"
             self.send(EHLO)
+        elif self.state == "ehlo" and self.crowd.tls and not self.tls:
+            self.state = "starttls"
+            self.send(STARTTLS)
+        elif self.state == "starttls":
+            self.state = "handshake"
+            self.begin_tls()
         elif self.state == "ehlo":
             self.next_message()
         elif self.state == "envelope":
@@ -142,10 +176,12 @@ class Robot:
 
 
 class Crowd:
-    def __init__(self, t, address, n, per_session=3, fill=b"x" * 2000):
+    def __init__(self, t, address, n, per_session=3, fill=b"x" * 2000, tls=None, implicit=False):
         self.t, self.address, self.per_session, self.fill = t, address, per_session, fill
+        self.tls, self.implicit = tls, implicit  # a client context; without `implicit` by STARTTLS
         self.sel = selectors.DefaultSelector()
         self.acked, self.refused, self.unknown = set(), set(), set()
+        self.tls_errors = []
         self.told_421 = self.lost = self.done = 0
         self.running = True
         self.robots = []
@@ -179,7 +215,7 @@ class Crowd:
         """Lets every robot end what it is doing."""
         self.running = False
         for r in self.robots:
-            if r.sock is not None and r.state in ("greeting", "ehlo"):
+            if r.sock is not None and r.state in ("greeting", "ehlo", "starttls", "handshake"):
                 r.shut()
                 self.done += 1
         if not self.until(lambda: self.done >= self.n, seconds):

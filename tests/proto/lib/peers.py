@@ -3,6 +3,10 @@
 octet that it sends or gets is noted in the transcript. ScriptedUpstream is a listening socket.
 
 All waits are bounded by t.wait. expect() compares octet by octet and fails at the first that differs.
+
+From start_tls() on a Conn speaks TLS (lib/tls.py): what it sends is sealed, one record for each piece, and what it
+gets is what the records say. wire() and its like go past that. Sealing is done on the test's thread; a sender in the
+background is given wire octets.
 """
 import errno
 import os
@@ -16,6 +20,7 @@ from lib import diag
 from lib.core import Failure, difference, show
 
 LINGER_RESET = struct.pack("ii", 1, 0)
+CLEAR_KEPT = 1 << 16
 
 
 def reply_end(buf):
@@ -28,6 +33,16 @@ def reply_end(buf):
         if buf[at + 3:at + 4] != b"-":
             return nl + 1
         at = nl + 1
+
+
+def cut(data, positions):
+    """Pieces of it; positions ascending."""
+    ends = [p for p in positions if 0 < p < len(data)] + [len(data)]
+    at = 0
+    for end in ends:
+        if end > at:
+            yield data[at:end]
+            at = end
 
 
 class Conn:
@@ -44,6 +59,9 @@ class Conn:
         self.ignore_rest = False
         self.sender = None
         self.segs_mark = 0
+        self.tls = None
+        self.owed = b""   # wire octets that wait for the end of a sender in the background
+        self.clear = b""  # the first that came in clear, taken or not
         sock.settimeout(t.wait)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -53,44 +71,117 @@ class Conn:
         if self.loud:
             self.t.log.note(self.name, what, self.right)
 
+    # ---- TLS ----
+
+    def start_tls(self, context, server=False, name=None, session=None):
+        """From here on it is TLS. Nothing has left yet."""
+        from lib.tls import Tls
+        if self.buf:
+            raise Failure("%s: octets in clear where TLS begins: %s" % (self.name, show(self.buf)))
+        self.tls = Tls(context, server, name, session)
+        return self
+
+    def handshake(self, context=None, server=False, name=None, session=None, seconds=None):
+        """The whole of it; without a context the rest, after start_tls()."""
+        if context:
+            self.start_tls(context, server, name, session)
+        self._shake(seconds)
+        if not self.tls.done:
+            raise Failure("%s: the handshake fails: %s" % (self.name, self.tls.error or "the connection ended"))
+        self.note("  (%s %s%s)" % (self.tls.obj.version(), self.tls.obj.cipher()[0], " resumed" if self.tls.obj.session_reused else ""))
+        return self
+
+    def handshake_fails(self, context=None, server=False, name=None, seconds=None):
+        """It must not lead to a session, and the connection must end. Returns the library's word, "" where it just ended.
+        A client of TLS 1.3 is through before the server has judged its certificate."""
+        if context:
+            self.start_tls(context, server, name)
+        self._shake(seconds)
+        got = self.rest(seconds)
+        if self.tls.done and (got or self.tls.server or self.tls.version != "TLSv1.3"):
+            raise Failure("%s: the handshake should fail; got %s" % (self.name, show(got)))
+        return self.tls.error or ""
+
+    def _shake(self, seconds):
+        self.tls.shake()
+        self._answer()
+        end = time.monotonic() + (seconds or self.t.wait)
+        try:
+            while not self.tls.done and not self.tls.error and self._more(end):
+                pass
+        except socket.timeout:
+            raise Failure("%s: the handshake does not end" % self.name)
+
+    def _answer(self):
+        """Lets go what TLS has to say of its own, but not into the middle of a background send."""
+        self.owed += self.tls.take()
+        if self.owed and not (self.sender and self.sender.is_alive()):
+            try:
+                self._raw(b"")
+            except Failure:
+                pass  # it is gone, and that will be seen
+
     # ---- sending ----
+
+    def _raw(self, wire):
+        """Octets as they are, behind what a sender in the background left to be sent."""
+        wire, self.owed = self.owed + wire, b""
+        if wire:
+            try:
+                self.sock.sendall(wire)
+            except OSError as e:
+                raise Failure("%s: cannot send %s: %s" % (self.name, show(wire, 60), e))
+
+    def _sealed(self, data):
+        return self.tls.seal(data) if self.tls else data
+
+    def records(self, *pieces):
+        """Wire octets for wire(): a record for each piece."""
+        return self.tls.seal(*pieces)
 
     def send(self, data):
         self.note("> " + show(data))
-        try:
-            self.sock.sendall(data)
-        except OSError as e:
-            raise Failure("%s: cannot send %s: %s" % (self.name, show(data, 60), e))
+        self._raw(self._sealed(data))
+        return self
+
+    def wire(self, data):
+        """Octets past TLS."""
+        self.note("> (wire) " + show(data))
+        self._raw(data)
         return self
 
     def settle(self):
         """Waits until the other process has read what was sent."""
         diag.wait_read(self.sock, self.t.wait)
 
-    def send_split(self, data, *positions):
-        """In pieces that arrive in separate reads; positions ascending."""
-        self.note("> %s in pieces at %s" % (show(data), list(positions)[:20]))
-        at = 0
-        for p in list(positions) + [len(data)]:
-            if p > at:
-                self.sock.sendall(data[at:p])
-                if p < len(data):
-                    self.settle()
-                at = p
+    def _apart(self, pieces):
+        """Each is read before the next is sent."""
+        for i, piece in enumerate(pieces):
+            if i:
+                self.settle()
+            self.sock.sendall(piece)
         return self
 
+    def send_split(self, data, *positions):
+        """In pieces (records, with TLS) that arrive in separate reads; positions ascending."""
+        self.note("> %s in pieces at %s" % (show(data), list(positions)[:20]))
+        return self._apart(self._sealed(piece) for piece in cut(data, positions))
+
+    def wire_split(self, data, *positions):
+        """The same past TLS: wire octets cut anywhere."""
+        self.note("> (wire) %s in pieces at %s" % (show(data), list(positions)[:20]))
+        return self._apart(cut(data, positions))
+
     def send_octets(self, data):
-        """One octet at a time, each read before the next is sent."""
+        """One octet at a time (each a record, with TLS), each read before the next is sent."""
         self.note("> %s octet by octet" % show(data))
-        for i in range(len(data)):
-            self.sock.sendall(data[i:i + 1])
-            self.settle()
-        return self
+        return self._apart(self._sealed(data[i:i + 1]) for i in range(len(data)))
 
     def send_async(self, data, chunk=1 << 18):
         """From a thread, for what does not fit into socket buffers. join_sender() waits for it."""
         self.note("> (in the background) " + show(data))
         self.send_error = None
+        data = self._sealed(data)
 
         def run():
             try:
@@ -109,6 +200,8 @@ class Conn:
             raise Failure("%s: the background send does not end" % self.name)
         if ok and self.send_error:
             raise Failure("%s: the background send failed: %s" % (self.name, self.send_error))
+        if not self.send_error:
+            self._raw(b"")
         return self.send_error
 
     # ---- receiving ----
@@ -134,11 +227,28 @@ class Conn:
                 pass
         if not data:
             self.eof = True
-            self.note("< (end)")
+            self.note("< (end%s)" % (" without close_notify" if self.truncated() else ""))
             return False
-        self.note("< " + show(data))
-        self.buf += data
+        self._came(data)
         return True
+
+    def _came(self, data):
+        if not self.tls:
+            self.note("< " + show(data))
+            self.clear += data[:max(0, CLEAR_KEPT - len(self.clear))]
+            self.buf += data
+            return
+        plain = self.tls.feed(data)
+        self._answer()
+        if plain:
+            self.note("< " + show(plain))
+        if self.tls.error or self.tls.said_end:
+            self.note("< (%s)" % (self.tls.error or "close_notify"))
+        self.buf += plain
+
+    def truncated(self):
+        """Over, and the peer had not said that it ends."""
+        return bool(self.tls and self.tls.done and self.eof and not self.tls.said_end)
 
     def _need(self, ready, what, seconds=None):
         end = time.monotonic() + (seconds or self.t.wait)
@@ -146,6 +256,8 @@ class Conn:
             value = ready()
             if value:
                 return value
+            if self.tls and self.tls.error:
+                raise Failure("%s: TLS failed (%s) while waiting for %s; got %s" % (self.name, self.tls.error, what, show(self.buf)))
             try:
                 if not self._more(end):
                     raise Failure("%s: connection %s while waiting for %s; got %s" % (
@@ -210,18 +322,20 @@ class Conn:
         return self.buf
 
     def quiet(self, seconds=0.15):
-        """Nothing comes and nothing ends for a while."""
+        """Nothing comes and nothing ends for a while; records without data (tickets) may come."""
         if self.buf:
             raise Failure("%s: octets that nobody expected: %s" % (self.name, show(self.buf)))
+        end = time.monotonic() + seconds
         try:
-            if not self._more(time.monotonic() + seconds):
-                raise Failure("%s: ended, but should be open and quiet" % self.name)
+            while not self.buf and not (self.tls and self.tls.said_end):
+                if not self._more(end):
+                    raise Failure("%s: ended, but should be open and quiet" % self.name)
         except socket.timeout:
             return self
-        raise Failure("%s: should be quiet, got %s" % (self.name, show(self.buf)))
+        raise Failure("%s: should be quiet, got %s" % (self.name, show(self.buf) if self.buf else "close_notify"))
 
     def ended(self, seconds=None, reset_ok=False, quit_ok=False):
-        """The peer closes, in order, and nothing comes before that."""
+        """The peer closes, in order (so with close_notify, if it is TLS), and nothing comes before that."""
         end = time.monotonic() + (seconds or self.t.wait)
         try:
             while self._more(end):
@@ -234,6 +348,8 @@ class Conn:
             raise Failure("%s: octets before the end that nobody expected: %s" % (self.name, show(self.buf)))
         if self.reset_seen and not reset_ok:
             raise Failure("%s: reset instead of an orderly end" % self.name)
+        if self.truncated() and not reset_ok:
+            raise Failure("%s: an end without close_notify" % self.name)
         return self
 
     def gone(self, seconds=None, quit_ok=True):
@@ -268,12 +384,29 @@ class Conn:
     # ---- ending ----
 
     def half_close(self):
+        if self.tls:
+            self.close_notify()
+        return self.truncate()
+
+    def close_notify(self):
+        """The last word of TLS; the connection stays."""
+        self.note("> (close_notify)")
+        self._raw(self.tls.close_notify())
+        return self
+
+    def truncate(self):
+        """The end of sending, without a word that it ends."""
         self.note("> (end of sending)")
         self.sock.shutdown(socket.SHUT_WR)
         return self
 
     def close(self):
         self.note("> (close)")
+        if self.tls and self.tls.done and not self.closed and not self.tls.error:
+            try:
+                self._raw(self.tls.close_notify())
+            except Failure:
+                pass
         self.shut()
         return self
 
@@ -292,11 +425,14 @@ class Conn:
         """What is here now, without waiting."""
         if not self.closed and not self.eof:
             self.sock.setblocking(False)
+            data = b""
             try:
-                self.buf += self.sock.recv(1 << 18)
+                data = self.sock.recv(1 << 18)
             except OSError:
                 pass
             self.sock.settimeout(self.t.wait)
+            if data:
+                self._came(data)
         return self.buf
 
     def check_nothing_left(self):
