@@ -119,7 +119,7 @@ SIM_ENGINE := $(wildcard engine/smtp/*.c engine/upstream/*.c engine/session/*.c 
               $(wildcard engine/hook/*.c engine/hook/policy/*.c engine/hook/milter/*.c) engine/core/acceptor.c
 SIM_OBJ    := $(patsubst %.c,$(B)/%.o,$(SIM_RING) $(SIM_ENGINE))
 SIM_SRC    := $(wildcard tests/sim/*.c)
-SIM_LIBS   := -Wl,--wrap=slab_get -lyaml $(MALLOC_LIB) -lm
+SIM_LIBS   := -Wl,--wrap=slab_get,--wrap=getrandom,--wrap=time,--wrap=gettimeofday -lyaml $(MALLOC_LIB) -lm
 # Micro-benchmarks: the engine without core/ on a third ring, that of bench/micro.
 MICRO_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/micro/*.c) $(SIM_RING) $(filter-out engine/core/%,$(ENGINE_SRC)))
 # Always under the sanitizers, whatever the mode of the rest.

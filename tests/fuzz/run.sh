@@ -37,7 +37,7 @@ dictionary()
 	config) echo tests/fuzz/dict/yaml.dict ;;
 	auth | data | header | log | milter) echo "tests/fuzz/dict/$1.dict" ;;
 	dots) echo tests/fuzz/dict/data.dict ;;
-	world) ;;
+	world | tls_hello | tls_conn) ;;
 	*) echo tests/fuzz/dict/smtp.dict ;;
 	esac
 }

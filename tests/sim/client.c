@@ -24,6 +24,8 @@ enum {
 	CAN_WAKE = 1 << 4,
 	CAN_TIRE = 1 << 5,
 	CAN_CLOSE = 1 << 6,
+	CAN_TAKE = 1 << 7,
+	CAN_GIVE = 1 << 8,
 };
 
 /* ---- beginning and end ---- */
@@ -93,11 +95,70 @@ void clients_free(struct sim_clients *cs)
 		octets_free(&c->expects);
 		octets_free(&c->heard);
 		free(c->pieces);
+		veil_free(c->veil);
 	}
 	octets_free(&cs->body);
 	free(cs->c);
 	free(cs->ready);
 	free(cs);
+}
+
+/* ---- with or without TLS ---- */
+
+static size_t room(const struct cli *c)
+{
+	return c->veil ? veil_room(c->veil) : far_room(c->all->k, c->far);
+}
+
+static size_t readable(const struct cli *c)
+{
+	return c->veil ? veil_readable(c->veil) : far_readable(c->all->k, c->far);
+}
+
+/* Nothing more will come. */
+static bool heard_all(const struct cli *c)
+{
+	return c->veil ? veil_over(c->veil) : far_eof(c->all->k, c->far);
+}
+
+/* TLS ends in good order where there is time for it. */
+static void say_bye(struct cli *c)
+{
+	if (!c->veil)
+		return;
+	if (c->all->calm || tape_pick(c->all->t, 4) != 3)
+		veil_bye(c->veil);
+	veil_give(c->veil, true);
+}
+
+/* Octets of `out` up to the STARTTLS that was answered; what was said behind it is foul. */
+static uint32_t behind_starttls(const struct cli *c)
+{
+	static const char word[] = "STARTTLS\r\n";
+	const size_t n = sizeof(word) - 1;
+	uint32_t at = c->sent;
+
+	for (size_t i = 0; i + n <= c->sent; i++)
+		if (memcmp(c->out.p + i, word, n) == 0)
+			at = (uint32_t)(i + n);
+	return at;
+}
+
+void cli_veil(struct cli *c)
+{
+	const struct sim_clients *cs = c->all;
+	enum cli_manners m = cs->calm ? CLI_POLITE : cs->conf.manners;
+	uint32_t said = (uint32_t)c->sent_ever;
+	uint32_t kept = said > 0 ? said - c->sent + behind_starttls(c) : 0;
+
+	c->veil = veil_new(cs->k, cs->t, c->far,
+		&(struct veil_conf){.fouls = m == CLI_HOSTILE,
+			.renews = m != CLI_POLITE,
+			.fouled = kept != said,
+			.in_clear = said,
+			.in_kept = kept,
+			.out_clear = (uint32_t)c->heard.n,
+			.out_kept = (uint32_t)c->heard.n});
 }
 
 void cli_over(struct cli *c, bool reset)
@@ -109,12 +170,15 @@ void cli_over(struct cli *c, bool reset)
 	else
 		far_close(k, c->far);
 	far_free(k, c->far);
+	veil_free(c->veil);
+	c->veil = NULL;
 	c->far = -1;
 	c->over = true;
 }
 
 static void shut(struct cli *c)
 {
+	say_bye(c);
 	far_shut(c->all->k, c->far);
 	c->shut = true;
 	c->released = c->sent;
@@ -157,6 +221,8 @@ static void connect_now(struct cli *c)
 	const struct cli_door *door = &cs->doors[tape_pick(cs->t, cs->door_count)];
 	struct ring_addr from = door->from;
 
+	c->door = door;
+
 	set_port(&from, 1024 + c->no);
 	c->born = true;
 	c->far = far_connect(cs->k, &from, door->listener, c->no);
@@ -165,6 +231,10 @@ static void connect_now(struct cli *c)
 		return;
 	}
 	c->last_us = sim_now_us(cs->k);
+	if (door->tls == SIM_STARTTLS)
+		c->wants_tls = tape_chance(cs->t, 230);
+	if (door->tls == SIM_IMPLICIT)
+		cli_veil(c);
 	cli_piece(c, EXPECT_GREETING, 0);
 	/* Some talk before they are spoken to. */
 	if (cs->conf.manners != CLI_POLITE && tape_chance(cs->t, 20)) {
@@ -204,11 +274,14 @@ static void maybe_stall(struct cli *c)
 static void write_some(struct cli *c)
 {
 	struct sim_kernel *k = c->all->k;
-	size_t n = how_much(c, MIN_OF((size_t)(c->released - c->sent), far_room(k, c->far)));
+	size_t n = how_much(c, MIN_OF((size_t)(c->released - c->sent), room(c)));
 
 	if (c->death_at != UINT64_MAX)
 		n = MIN_OF(n, (size_t)(c->death_at - MIN_OF(c->death_at, c->sent_ever)));
-	n = n ? far_send(k, c->far, c->out.p + c->sent, n) : 0;
+	if (n > 0 && c->veil)
+		n = veil_send(c->veil, c->out.p + c->sent, n);
+	else if (n > 0)
+		n = far_send(k, c->far, c->out.p + c->sent, n);
 	c->sent += (uint32_t)n;
 	c->sent_ever += n;
 	c->tired = 0;
@@ -223,15 +296,27 @@ static void read_some(struct cli *c)
 {
 	struct sim_kernel *k = c->all->k;
 	uint8_t piece[4096];
-	size_t n = how_much(c, MIN_OF(far_readable(k, c->far), sizeof(piece)));
+	size_t n = how_much(c, MIN_OF(readable(c), sizeof(piece)));
 
-	n = far_recv(k, c->far, piece, n);
+	n = c->veil ? veil_recv(c->veil, piece, n) : far_recv(k, c->far, piece, n);
 	octets_add(&c->heard, piece, n);
 	c->tired = 0;
 	c->last_us = sim_now_us(k);
 	cli_listen(c);
 	if (c->death == DEATH_REPLY && c->replies > c->death_after && die(c) && c->far < 0)
 		return;
+	maybe_stall(c);
+	cli_advance(c);
+}
+
+/* Octets between TLS and the connection. */
+static void carry(struct cli *c, unsigned which)
+{
+	if (which == CAN_TAKE)
+		veil_take(c->veil, c->all->calm);
+	else
+		veil_give(c->veil, c->all->calm);
+	c->last_us = sim_now_us(c->all->k);
 	maybe_stall(c);
 	cli_advance(c);
 }
@@ -279,7 +364,7 @@ static bool may_close(const struct cli *c)
 		return true;
 	if (c->deaf_till_us)
 		return false;
-	return far_eof(c->all->k, c->far) || (c->leaving && !c->waits);
+	return heard_all(c) || (c->leaving && !c->waits);
 }
 
 static unsigned able(const struct cli *c)
@@ -296,12 +381,17 @@ static unsigned able(const struct cli *c)
 		return CAN_CLOSE;
 	if (wakes_now(c->deaf_till_us, now) || wakes_now(c->mute_till_us, now))
 		can |= CAN_WAKE;
-	if (!c->mute_till_us && c->sent < c->released && far_room(k, c->far))
+	if (!c->mute_till_us && c->sent < c->released && room(c))
 		can |= CAN_WRITE;
-	if (!c->mute_till_us && !c->shut && c->sent >= c->shut_at)
+	if (!c->mute_till_us && !c->shut && c->sent >= c->shut_at &&
+		(!c->veil || veil_idle(c->veil)))
 		can |= CAN_SHUT;
-	if (!c->deaf_till_us && far_readable(k, c->far))
+	if (!c->deaf_till_us && readable(c))
 		can |= CAN_READ;
+	if (c->veil && !c->deaf_till_us && veil_may_take(c->veil))
+		can |= CAN_TAKE;
+	if (c->veil && !c->mute_till_us && veil_may_give(c->veil))
+		can |= CAN_GIVE;
 	if (can == 0 && !c->deaf_till_us && !c->mute_till_us && now >= c->last_us + patience_us(c))
 		can = CAN_TIRE;
 	return can;
@@ -332,10 +422,15 @@ static void act(struct cli *c, unsigned can)
 	case CAN_WAKE:
 		wake(c);
 		break;
+	case CAN_TAKE:
+	case CAN_GIVE:
+		carry(c, one);
+		break;
 	case CAN_TIRE:
 		tire(c);
 		break;
 	default:
+		say_bye(c);
 		cli_over(c, false);
 	}
 }
@@ -390,6 +485,8 @@ static void calm_down(struct cli *c)
 	c->deaf_till_us = c->mute_till_us = 0;
 	c->last_us = sim_now_us(c->all->k);
 	c->greedy = false;
+	if (c->veil)
+		veil_calm(c->veil);
 	if (!c->born)
 		c->over = true;
 	if (c->over)

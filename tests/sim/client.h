@@ -34,6 +34,7 @@ struct clients_conf {
 struct cli_door {
 	struct ring_fd listener;
 	struct ring_addr from; /* the port is changed for each client */
+	enum sim_tls tls;
 };
 
 struct sim_clients;

@@ -13,6 +13,7 @@
 
 #include "tests/sim/actor.h"
 #include "tests/sim/client.h"
+#include "tests/sim/veil.h"
 
 enum cli_expect {
 	EXPECT_NOTHING,
@@ -71,7 +72,9 @@ enum cli_style { STYLE_LOCKSTEP, STYLE_PIPELINED, STYLE_MIXED };
 struct cli {
 	struct sim_clients *all;
 	uint32_t no;
-	int far; /* -1: not connected yet, or no more */
+	int far;		     /* -1: not connected yet, or no more */
+	const struct cli_door *door; /* borrowed */
+	struct veil *veil;	     /* NULL: in clear */
 	bool born, over;
 	uint64_t start_us;
 	uint64_t last_us;		     /* when something moved last */
@@ -129,6 +132,7 @@ struct sim_clients {
 
 /* ---- client.c ---- */
 void cli_over(struct cli *c, bool reset); /* closes */
+void cli_veil(struct cli *c); /* TLS begins: what was said and heard so far was in clear */
 
 /* ---- client_talk.c ---- */
 /* Ends the piece that was written into `out` since the last one. */

@@ -317,7 +317,9 @@ static void on_hello(struct cli *c, unsigned code, struct span reply)
 		if (!c->helo_only)
 			read_offers(c, reply);
 		c->wants_tls &= (c->offers & OFFERS_STARTTLS) != 0;
-		c->wants_auth &= (c->offers & OFFERS_AUTH) != 0;
+		/* Some say it all the same. */
+		c->wants_auth &= (c->offers & OFFERS_AUTH) ||
+				 (c->door->tls != SIM_CLEAR && c->all->conf.manners == CLI_HOSTILE);
 		return;
 	}
 	if (again)
@@ -360,6 +362,23 @@ static void go_opaque(struct cli *c)
 	cli_piece(c, EXPECT_NOTHING, PIECE_SHUT);
 }
 
+/* All that was learnt so far counts no more; what was not said yet is not said in clear. */
+static void go_secure(struct cli *c)
+{
+	c->released = c->sent;
+	c->piece_at = c->piece_count;
+	c->shut_at = UINT32_MAX;
+	c->expect_at = c->expects.n = 0;
+	c->heard_at = c->line_at = c->heard.n;
+	c->blind = c->hello = c->helo_only = false;
+	c->hellos_refused = 0;
+	c->offers = 0;
+	/* Some think that what they said in clear still holds. */
+	c->hello =
+		c->all->conf.manners != CLI_POLITE && !c->all->calm && tape_chance(c->all->t, 40);
+	cli_veil(c);
+}
+
 static void on_expected(struct cli *c, enum cli_expect what, unsigned code, struct span reply)
 {
 	bool ok = code >= 200 && code < 300;
@@ -390,7 +409,9 @@ static void on_expected(struct cli *c, enum cli_expect what, unsigned code, stru
 		c->challenged = code == 334;
 		break;
 	case EXPECT_TLS:
-		if (code == 220)
+		if (code == 220 && c->door->tls == SIM_STARTTLS)
+			go_secure(c);
+		else if (code == 220)
 			go_opaque(c);
 		break;
 	case EXPECT_XCLIENT:

@@ -97,6 +97,7 @@ static void conn_free(struct conn *c)
 {
 	free(c->in.p);
 	free(c->out.p);
+	free(c->veil);
 	free(c);
 }
 

@@ -87,6 +87,14 @@ uint32_t far_sock(const struct sim_kernel *k, int far)
 	return far_conn(k, far)->file.rec_sock;
 }
 
+struct rec_veil **far_veil(struct sim_kernel *k, int far)
+{
+	struct conn *c = far_conn(k, far);
+	struct rec_sock *s = rec_of(k, c);
+
+	return s ? &s->veil : &c->veil;
+}
+
 /* ---- octets ---- */
 
 size_t far_room(const struct sim_kernel *k, int far)

@@ -97,6 +97,10 @@ int far_accept(struct sim_kernel *k, uint32_t who); /* -1: nobody waits */
  * has not accepted. */
 uint32_t far_sock(const struct sim_kernel *k, int far);
 
+/* Where the record keeps what the oracle needs to see through the far end's TLS; its pointer is
+ * NULL at first, and owns. */
+struct rec_veil **far_veil(struct sim_kernel *k, int far);
+
 /* As much as there is room for; 0 on a connection that is reset or whose output was shut. */
 size_t far_send(struct sim_kernel *k, int far, const void *p, size_t n);
 size_t far_room(const struct sim_kernel *k, int far);

@@ -76,6 +76,7 @@ struct conn {
 	uint32_t number; /* of the listener, where accepted */
 	struct queue in, out;
 	struct ring_addr peer, local;
+	struct rec_veil *veil; /* until there is a rec_sock; owns */
 	bool dialled, connected, queued; /* queued: in a backlog */
 	bool far_there;			 /* until far_free() */
 	bool far_closed, far_dead, far_was_reset;

@@ -23,7 +23,8 @@ import time
 from mutants_table import MUTANTS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-TREES = ["ring", "engine", "tests/sim", "Makefile", ".clang-format"]
+TREES = ["ring", "engine", "tls", "tests/sim", "Makefile", ".clang-format"]
+WOLFSSL = os.path.abspath(os.environ.get("WOLFSSL") or os.path.join(ROOT, "build", "wolfssl"))  # the one of the tree
 
 
 class Bench:
@@ -47,7 +48,7 @@ class Bench:
     def make(self):
         mode = os.path.basename(self.build)
         return subprocess.run(
-            ["make", "-s", f"MODE={mode}", f"B={self.build}", f"{self.build}/ringpost-sim"],
+            ["make", "-s", f"MODE={mode}", f"B={self.build}", f"WOLFSSL={WOLFSSL}", f"{self.build}/ringpost-sim"],
             cwd=self.dir, capture_output=True, text=True)
 
     def run(self, seconds):

@@ -171,6 +171,16 @@ static void add_offer(struct osock *k, struct ev_end end)
 		k->offer[k->offer_n++] = end;
 }
 
+/* Octets that were given; with TLS the input may end with them. */
+static void take_in(const struct record *r, struct osock *k, uint32_t sock, struct ev_end end)
+{
+	k->in[k->in_n++] = end;
+	if (r->socks[sock].end_ev != end.ev || end.ev == 0)
+		return;
+	first_of(&k->in_end_ev, end.ev);
+	first_of(&k->loss_ev, end.ev);
+}
+
 static void index_events(struct oracle *o)
 {
 	const struct record *r = o->rec;
@@ -205,7 +215,7 @@ static void index_events(struct oracle *o)
 		struct ev_end end = {e->off + e->n, (uint32_t)i};
 
 		if (k && e->kind == REC_IN)
-			k->in[k->in_n++] = end;
+			take_in(r, k, e->sock, end);
 		else if (k && e->kind == REC_OUT)
 			k->out[k->out_n++] = end;
 		else if (k && e->kind == REC_OFFER)
@@ -500,6 +510,8 @@ static void judge(struct oracle *o)
 	}
 	if (ok(o) && !o->in->hooked)
 		judge_messages(o);
+	if (ok(o) && o->in->raw)
+		judge_tls(o, o->in->raw);
 	if (ok(o) && !o->in->hooked)
 		judge_log(o);
 }

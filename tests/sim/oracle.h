@@ -58,6 +58,8 @@ struct oracle_listener {
 	uint64_t message_max; /* 0: none */
 	uint32_t recipients_max, errors_max, command_line_max, pipeline;
 	bool starttls_passed, trusted, chunking_stripped;
+	enum sim_tls tls, link_tls; /* of the clients' leg; of the servers' */
+	bool tls_required;	    /* no mail before STARTTLS */
 	/* Clients of other networks than 10.1.0.0/16 are refused. */
 	bool only_10_1;
 	uint32_t junk_max; /* commands that bring no mail nearer; 0: the default, 100 */
@@ -74,7 +76,8 @@ struct oracle_listener {
 };
 
 struct oracle_in {
-	const struct record *rec;
+	const struct record *rec; /* where TLS is in use: as if there were none (see.h) */
+	const struct record *raw; /* as it was; NULL: there is no TLS */
 	const struct servers *servers;
 	const struct sim_clients *clients;
 	const struct oracle_listener *listeners;

@@ -688,6 +688,108 @@ static void tale_reply_behind_220(struct tale *t)
 	end(t);
 }
 
+/* ---- TLS on the client's leg ---- */
+
+#define READY "220 2.0.0 ready to start TLS\r\n"
+
+/* The server's list, with a line of ringpost's own at its end. */
+static void hello_in_clear(struct tale *t)
+{
+	struct octets shown = {0};
+
+	give(t, "EHLO c1.example\r\n");
+	pass_command(t, "EHLO c1.example\r\n");
+	say(t, SRV_ANSWER, 250, "server\nPIPELINING\nCHUNKING\n8BITMIME");
+	octets_add(&shown, last_reply(t)->text.p, last_reply(t)->text.n);
+	uint8_t *last = memmem(shown.p, shown.n, "250 8BITMIME", 12);
+	last[3] = '-';
+	octets_add(&shown, "250 STARTTLS\r\n", 15);
+	tell(t, (const char *)shown.p);
+	octets_free(&shown);
+}
+
+static void begin_in_clear(struct tale *t)
+{
+	t->lis.tls = SIM_STARTTLS;
+	t->lis.tls_required = true;
+	arrive(t, 1);
+	greet(t);
+	hello_in_clear(t);
+}
+
+static void secure(struct tale *t)
+{
+	local(t, "STARTTLS\r\n", READY);
+	t->rec.socks[t->c].veiled = true;
+}
+
+static void tale_starttls(struct tale *t)
+{
+	begin_in_clear(t);
+	local(t, "MAIL FROM:<c1m1@c1.example>\r\n",
+		"530 5.7.0 must issue a STARTTLS command first\r\n");
+	secure(t);
+	local(t, "MAIL FROM:<c1m1@c1.example>\r\n", "503 5.5.1 EHLO first\r\n");
+	hello(t);
+	local(t, "STARTTLS\r\n", "503 5.5.1 TLS is in use already\r\n");
+	message(t);
+	quit(t);
+	end(t);
+}
+
+static void tale_mail_in_clear(struct tale *t)
+{
+	begin_in_clear(t);
+	envelope(t);
+	quit(t);
+	end(t);
+}
+
+static void tale_auth_in_clear(struct tale *t)
+{
+	begin_in_clear(t);
+	t->lis.tls_required = false;
+	step(t, "AUTH PLAIN YWJj\r\n", 235, "welcome");
+	quit(t);
+	end(t);
+}
+
+static void tale_hello_kept(struct tale *t)
+{
+	begin_in_clear(t);
+	secure(t);
+	envelope(t);
+	quit(t);
+	end(t);
+}
+
+static void tale_starttls_not_shown(struct tale *t)
+{
+	t->lis.tls = SIM_STARTTLS;
+	begin(t);
+	quit(t);
+	end(t);
+}
+
+static void tale_starttls_in_tls(struct tale *t)
+{
+	begin_in_clear(t);
+	secure(t);
+	hello_in_clear(t);
+	quit(t);
+	end(t);
+}
+
+static void tale_starttls_twice(struct tale *t)
+{
+	begin_in_clear(t);
+	secure(t);
+	hello(t);
+	local(t, "STARTTLS\r\n", READY);
+	quit(t);
+	end(t);
+}
+
 /* ---- all of them ---- */
 
 static const struct {
@@ -753,6 +855,13 @@ static const struct {
 	{"a lookalike is passed", tale_smuggled, I11_VERDICT},
 	{"plain octets behind STARTTLS", tale_plain_behind_starttls, I12_TLS},
 	{"a plain reply behind the 220", tale_reply_behind_220, I12_TLS},
+	{"STARTTLS of ringpost's own", tale_starttls, I_NONE},
+	{"mail in clear where TLS is required", tale_mail_in_clear, I11_VERDICT},
+	{"AUTH in clear", tale_auth_in_clear, I11_VERDICT},
+	{"what was said in clear holds in TLS", tale_hello_kept, I11_VERDICT},
+	{"STARTTLS is not shown", tale_starttls_not_shown, I12_TLS},
+	{"STARTTLS is shown in TLS", tale_starttls_in_tls, I4_REPLIES},
+	{"STARTTLS twice", tale_starttls_twice, I4_REPLIES},
 };
 
 static bool judged_right(void (*tell_it)(struct tale *t), enum invariant want, struct verdict *v)

@@ -211,6 +211,9 @@ struct sess {
 	uint64_t own_us; /* when ringpost last had a reason to say RSET or `*` itself */
 	bool left_over;	 /* commands stood behind the reply that ended the session */
 	bool opaque;
+	bool tls;	/* the client is in TLS */
+	bool hello_due; /* and has not said who it is since */
+	bool rushed;	/* octets stood behind a STARTTLS that is ours to answer */
 	uint32_t serial_sock, serial_next; /* replies of a link come in order */
 	/* links */
 	uint32_t cur, at, resets, stars; /* current link, octets explained, own words due */
@@ -245,6 +248,12 @@ struct oracle {
 	uint32_t told[OWN_COUNT], told_rule, opaque_n;
 	struct octets scratch;
 };
+
+/* What crossed, with TLS if there was some: for what is counted but not read. */
+static inline const struct record *wire_of(const struct oracle *o)
+{
+	return o->in->raw ? o->in->raw : o->rec;
+}
 
 /* ---- verdict ---- */
 static inline bool ok(const struct oracle *o)
@@ -303,6 +312,7 @@ const char *own_not_allowed(
 const char *may_not_pass(const struct oracle *o, const struct sess *s, const struct unit *u);
 bool own_ends(enum own_reply own, bool greeting);
 bool verb_refused(const struct sess *s, const struct unit *u);
+bool auth_hidden(const struct sess *s); /* AUTH is not shown, and not passed */
 
 /* ---- links (oracle_links.c) ---- */
 void links_place(
@@ -332,6 +342,9 @@ void body_bound(struct oracle *o, struct sess *s, uint32_t in_from, uint32_t in_
 
 /* ---- sessions whose hooks change messages (oracle_hooks.c) ---- */
 void judge_hooked(struct oracle *o);
+
+/* ---- TLS (oracle_tls.c) ---- */
+void judge_tls(struct oracle *o, const struct record *raw);
 
 /* ---- records and counters (oracle_log.c) ---- */
 void judge_log(struct oracle *o);

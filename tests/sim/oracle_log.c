@@ -9,7 +9,7 @@
 #include <arpa/inet.h>
 
 struct line {
-	struct span ev, from, result, by, client, code, rcpts;
+	struct span ev, from, result, by, client, code, rcpts, tls;
 	uint32_t sess; /* by its address, or NONE */
 	bool used;
 };
@@ -59,7 +59,7 @@ static void read_line(struct span text, struct line *l)
 			struct span *to;
 		} want[] = {{"ev", &l->ev}, {"from", &l->from}, {"result", &l->result},
 			{"by", &l->by}, {"client", &l->client}, {"code", &l->code},
-			{"rcpts", &l->rcpts}};
+			{"rcpts", &l->rcpts}, {"tls", &l->tls}};
 
 		for (size_t i = 0; i < ARRAY_LEN(want); i++)
 			if (span_eq(key, span_str(want[i].key)))
@@ -423,6 +423,18 @@ static void judge_records(struct book *b)
 }
 
 /* Every session that a server greeted has its one record. */
+/* Of a session that the client said something in, or was told something in, behind a handshake. */
+static void judge_tls_fields(struct oracle *o, const struct sess *s, const struct line *l)
+{
+	bool used = s->rs->veiled && s->tls &&
+		    (s->lis->tls == SIM_IMPLICIT ? s->greeted : !s->hello_due);
+
+	if (used && !is(l->tls, "TLSv1.3"))
+		broken(o, I9_COUNTERS, s, 0, l->tls, "the session's record does not say TLSv1.3");
+	else if (l->tls.n > 0 && !s->rs->veiled)
+		broken(o, I9_COUNTERS, s, 0, l->tls, "the session's record speaks of TLS");
+}
+
 static void judge_session_records(struct book *b)
 {
 	struct oracle *o = b->o;
@@ -431,8 +443,12 @@ static void judge_session_records(struct book *b)
 		const struct sess *s = &o->sess[i];
 		uint32_t n = 0;
 
-		for (uint32_t k = 0; k < b->n; k++)
-			n += is(b->lines[k].ev, "session") && b->lines[k].sess == i;
+		for (uint32_t k = 0; k < b->n; k++) {
+			if (!is(b->lines[k].ev, "session") || b->lines[k].sess != i)
+				continue;
+			n++;
+			judge_tls_fields(o, s, &b->lines[k]);
+		}
 		if (s->greeted && s->rs->closed && n != 1)
 			broken(o, I9_COUNTERS, s, 0, SPAN_NONE, "%u session records", n);
 	}
@@ -452,7 +468,16 @@ static void judge_told(struct oracle *o)
 {
 	const struct stat_table *st = o->in->stats;
 	const uint32_t *told = o->told;
-	uint64_t cut = 0, unsure = 0;
+	uint64_t cut = 0, unsure = 0, injected = 0;
+
+	/* What a server lies in clear before TLS counts as well, whichever reply it stands behind.
+	 */
+	for (uint32_t i = 0; o->in->raw && i < o->in->raw->sock_count; i++) {
+		const struct rec_veil *k = o->in->raw->socks[i].veil;
+		uint32_t conn = o->socks[i].conn;
+
+		injected += k && (k->injected || (conn != NONE && o->srv->conns[conn].lied));
+	}
 
 	for (uint32_t i = 0; i < o->sess_n; i++) {
 		cut += o->sess[i].cut || o->sess[i].rs->in_end || o->sess[i].unanswered_in_body ||
@@ -480,7 +505,8 @@ static void judge_told(struct oracle *o)
 	  };
 
 	for (size_t i = 0; i < ARRAY_LEN(once); i++)
-		counted(o, once[i].name, once[i].counter, once[i].told, once[i].told + cut);
+		counted(o, once[i].name, once[i].counter, once[i].told,
+			once[i].told + cut + injected);
 	for (size_t i = 0; i < ARRAY_LEN(often); i++)
 		counted(o, often[i].name, often[i].counter, often[i].told,
 			cut ? UINT64_MAX : often[i].told);

@@ -290,6 +290,7 @@ static void on_hello(struct turn *t)
 	if (!t->taken || t->r->code != 250)
 		return;
 	clear_transaction(s);
+	s->hello_due = false;
 	s->hello = in_of(s, t->u->off, t->u->n);
 	struct span list = t->r->kind == R_VIRTUAL ? octets_span(&srv_of(t->o, t->r->sr)->text)
 						   : span_of(s->rs->out.p + t->r->off, t->r->n);
@@ -712,6 +713,18 @@ static void went_opaque(
 			"behind STARTTLS the client was given what the server did not send");
 }
 
+/* What was learnt in clear counts no more; a transaction that was open is left. */
+static void went_secure(struct sess *s)
+{
+	s->late_resets += s->mail != NO;
+	clear_transaction(s);
+	s->chunking = NO;
+	s->tls = s->hello_due = true;
+	/* It never came to that: what is there is no command, and nothing is owed. */
+	s->rushed |= !s->rs->veiled;
+	s->over |= !s->rs->veiled;
+}
+
 /* ---- the end ---- */
 
 static bool lied(const struct oracle *o, uint32_t sock)
@@ -750,10 +763,11 @@ static bool does_not_read(const struct oracle *o, const struct sess *s)
 	const struct osock *k = &o->socks[s->sock];
 	uint64_t then = rs->close_us > LINGER_US ? rs->close_us - LINGER_US + CLOCK_US : 0;
 	uint64_t late = then > LATE_US ? then - LATE_US : 0; /* may have held it back till then */
+	const struct record *rec = wire_of(o);
 	uint32_t given = 0, read = 0;
 
 	for (uint32_t i = k->open_ev; i < k->close_ev && o->rec->events[i].us <= then; i++) {
-		const struct rec_event *e = &o->rec->events[i];
+		const struct rec_event *e = &rec->events[i];
 
 		if (e->sock == s->sock && e->kind == REC_OUT)
 			given += e->n;
@@ -810,7 +824,7 @@ static void finish(struct oracle *o, struct sess *s)
 		broken(o, I4_REPLIES, s, s->number, span_drop(octets_span(&rs->out), s->out_at),
 			"octets behind the reply that ended the session");
 	s->away = turned_away(o, s);
-	s->cut = s->away || session_cut(o, s);
+	s->cut = s->away || s->rushed || session_cut(o, s);
 	/* A client that ends in the middle of a body is gone: nothing is owed to it any more. A 354
 	 * that was a lie begins one as well. */
 	s->cut |= rs->in_end && (s->unanswered_in_body || (s->link_n && lied(o, s->links[s->cur])));
@@ -978,6 +992,9 @@ static void silent_step(struct oracle *o, struct sess *s, const struct unit *u)
 		s->unanswered = u->number ? u->number : 1;
 	s->number = u->number;
 	s->left_over |= s->ended;
+	/* What stands behind it, or that nothing can, ends the session without a word. */
+	s->rushed |= u->verb == V_STARTTLS && s->lis->tls == SIM_STARTTLS &&
+		     (s->rs->in.n > u->off + u->n || s->rs->in_end);
 	if (u->kind == U_BODY) {
 		silent_body(o, s, u);
 		return;
@@ -1057,6 +1074,8 @@ static void told_line(struct oracle *o, struct sess *s, const struct unit *u, co
 		s->over = s->ended = r->code == 221;
 	} else if (u->verb == V_STARTTLS && r->kind == R_MARKED && r->code == 220) {
 		went_opaque(o, s, u, r);
+	} else if (r->kind == R_OWN && r->own == OWN_REPLY_TLS_READY) {
+		went_secure(s);
 	}
 }
 
@@ -1161,6 +1180,7 @@ void read_session(struct oracle *o, struct sess *s)
 
 	s->body_off = NONE;
 	s->serial_sock = NONE;
+	s->tls = s->lis->tls == SIM_IMPLICIT;
 	read_greeting(o, s);
 	while (!s->over && ok(o)) {
 		read_unit(o, s, &u);

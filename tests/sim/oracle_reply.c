@@ -265,8 +265,10 @@ static bool word_in(const char *words, struct span w)
 }
 
 /* Keywords in CONFIGURATION.md that are never shown, or not to this listener's clients. */
-static bool stripped(const struct oracle_listener *lis, struct span kw)
+static bool stripped(const struct sess *s, struct span kw)
 {
+	const struct oracle_listener *lis = s->lis;
+
 	if (word_in("REQUIRETLS BURL ATRN TURN PRDR CHECKPOINT X-EXPS XEXCH50 X-ANONYMOUSTLS", kw))
 		return true;
 	if (word_in("XCLIENT XFORWARD", kw))
@@ -275,6 +277,9 @@ static bool stripped(const struct oracle_listener *lis, struct span kw)
 		return !lis->starttls_passed;
 	if (word_in("CHUNKING BINARYMIME", kw))
 		return lis->chunking_stripped;
+	/* Secrets do not go in clear. */
+	if (word_in("AUTH", kw))
+		return auth_hidden(s);
 	return word_in(lis->hidden, kw);
 }
 
@@ -295,12 +300,12 @@ struct offer {
 };
 
 /* The next line that must be shown as it is; empty: none. */
-static struct span offer_next(const struct oracle_listener *lis, struct offer *f)
+static struct span offer_next(const struct sess *s, struct offer *f)
 {
 	while (f->rest.n) {
 		struct span line = cut_line(&f->rest), kw = keyword_of(line);
 
-		if (kw.n == 0 || word_in("PIPELINING SIZE", kw) || stripped(lis, kw))
+		if (kw.n == 0 || word_in("PIPELINING SIZE", kw) || stripped(s, kw))
 			continue;
 		if (word_in("BINARYMIME", kw) && !f->chunking)
 			continue;
@@ -338,7 +343,8 @@ void ehlo_compare(struct oracle *o, struct sess *s, const struct unit *u, const 
 	struct span shown = span_of(s->rs->out.p + r->off, r->n);
 	struct span said = octets_span(&srv_of(o, r->sr)->text), first = said;
 	struct offer f = {0};
-	unsigned pipelining = 0, sizes = 0;
+	bool offers_tls = s->lis->tls == SIM_STARTTLS && !s->tls;
+	unsigned pipelining = 0, sizes = 0, tls = 0;
 
 	offer_read(said, &f);
 	if (!span_eq(cut_line(&shown), cut_line(&first)))
@@ -348,18 +354,22 @@ void ehlo_compare(struct oracle *o, struct sess *s, const struct unit *u, const 
 
 		if (word_in("PIPELINING", kw))
 			pipelining++;
+		else if (word_in("STARTTLS", kw) && offers_tls)
+			tls++;
 		else if (word_in("SIZE", kw) && size_right(s->lis, &f, line))
 			sizes++;
-		else if (kw.n && !span_eq(line, offer_next(s->lis, &f)))
+		else if (kw.n && !span_eq(line, offer_next(s, &f)))
 			broken(o, I4_REPLIES, s, u->number, line,
 				"a line of EHLO's reply that should not stand there");
 	}
-	struct span left = offer_next(s->lis, &f);
+	struct span left = offer_next(s, &f);
 	if (left.n)
 		broken(o, I4_REPLIES, s, u->number, left, "a line is missing in EHLO's reply");
 	if (pipelining != 1)
 		broken(o, I4_REPLIES, s, u->number, SPAN_NONE, "PIPELINING is shown %u times",
 			pipelining);
+	if (tls != offers_tls)
+		broken(o, I12_TLS, s, u->number, SPAN_NONE, "STARTTLS is shown %u times", tls);
 	if (sizes > 1 || (f.sized && sizes == 0))
 		broken(o, I4_REPLIES, s, u->number, SPAN_NONE, "SIZE is shown %u times", sizes);
 }

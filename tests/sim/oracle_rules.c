@@ -223,9 +223,11 @@ static bool may_drain(const struct said *x)
 	return x->o->in->drained && (x->s->mail != YES || x->o->in->killed || link_gone(x));
 }
 
+/* A server whose handshake takes too long is one that cannot be reached. */
 static bool may_unreachable(const struct said *x)
 {
-	return trouble(x);
+	return trouble(x) ||
+	       (x->s->lis->link_tls == SIM_IMPLICIT && was_long(x->s, x->s->rs->open_us, x->r->us));
 }
 
 static bool may_no_greeting(const struct said *x)
@@ -334,6 +336,8 @@ bool verb_refused(const struct sess *s, const struct unit *u)
 
 static bool may_refused_verb(const struct said *x)
 {
+	if (x->u->verb == V_STARTTLS && x->s->lis->tls != SIM_CLEAR)
+		return false;
 	return verb_refused(x->s, x->u) || (x->u->verb == V_BDAT && x->s->chunking != YES);
 }
 
@@ -433,7 +437,7 @@ static bool reads_not(const struct oracle *o, uint32_t sock, uint32_t ev)
 	uint64_t left = 0;
 
 	for (uint32_t i = o->socks[sock].open_ev; i < ev; i++) {
-		const struct rec_event *e = &o->rec->events[i];
+		const struct rec_event *e = &wire_of(o)->events[i];
 
 		if (e->sock == sock && e->kind == REC_OUT)
 			left += e->n;
@@ -476,14 +480,94 @@ static bool may_behind_starttls(const struct said *x)
 	return x->u->verb == V_STARTTLS;
 }
 
+static bool offers_tls(const struct said *x)
+{
+	return x->u->verb == V_STARTTLS && x->s->lis->tls == SIM_STARTTLS && !x->s->tls;
+}
+
+static bool may_tls_ready(const struct said *x)
+{
+	return offers_tls(x);
+}
+
+static bool may_tls_no_room(const struct said *x)
+{
+	return offers_tls(x) && struck(x->o, FAULT_FULL_SLAB);
+}
+
+static bool may_tls_already(const struct said *x)
+{
+	return x->u->verb == V_STARTTLS && x->s->tls;
+}
+
+static bool may_tls_bound(const struct said *x)
+{
+	return offers_tls(x) && x->s->sticky;
+}
+
+/* Verbs that go without the TLS that the listener requires. */
+static bool goes_in_clear(const struct unit *u)
+{
+	switch (u->verb) {
+	case V_HELO:
+	case V_EHLO:
+	case V_RSET:
+	case V_NOOP:
+	case V_QUIT:
+	case V_STARTTLS:
+		return u->kind == U_LINE;
+	default:
+		return false;
+	}
+}
+
+static bool tls_is_due(const struct sess *s, const struct unit *u)
+{
+	return s->lis->tls_required && !s->tls && !goes_in_clear(u);
+}
+
+static bool may_need_tls(const struct said *x)
+{
+	return tls_is_due(x->s, x->u) || (x->s->lis->tls_required && !x->s->tls && x->u->odd_verb);
+}
+
+/* Before the link is what its upstream wants, or before TLS may begin. */
+static bool may_need_hello(const struct said *x)
+{
+	return x->s->lis->link_tls == SIM_STARTTLS || x->s->tls || offers_tls(x);
+}
+
+/* Secrets do not go in clear where there is TLS at all: not the client's leg, and not the server's.
+ */
+bool auth_hidden(const struct sess *s)
+{
+	if (s->lis->tls == SIM_CLEAR && s->lis->link_tls == SIM_CLEAR)
+		return false;
+	return (s->lis->tls == SIM_STARTTLS && !s->tls) || s->lis->link_tls == SIM_CLEAR;
+}
+
+static bool may_clear_auth(const struct said *x)
+{
+	return x->u->verb == V_AUTH && auth_hidden(x->s);
+}
+
+static bool may_upstream_tls(const struct said *x)
+{
+	return (x->u->verb == V_EHLO || x->u->verb == V_HELO) &&
+	       x->s->lis->link_tls == SIM_STARTTLS &&
+	       (trouble(x) || upstream_silent(x->s, x->u, x->r));
+}
+
 static bool may_bye(const struct said *x)
 {
 	return x->u->verb == V_QUIT && (link_gone(x) || upstream_silent(x->s, x->u, x->r));
 }
 
+/* By us as well where the server is not to be asked: before a hello that counts. */
 static bool may_done(const struct said *x)
 {
-	return (x->u->verb == V_RSET || x->u->verb == V_NOOP) && link_gone(x);
+	return (x->u->verb == V_RSET || x->u->verb == V_NOOP) &&
+	       (link_gone(x) || may_need_hello(x));
 }
 
 /* The hooks of the sessions that are read here change nothing: oracle_hooks.c judges the others. */
@@ -540,6 +624,14 @@ static const struct {
 	[OWN_REPLY_IN_DOUBT] = {may_in_doubt, 0, "a link that was lost behind the end"},
 	[OWN_REPLY_LOOKALIKE] = {may_lookalike, 0, "line ends that are refused"},
 	[OWN_REPLY_BEHIND_STARTTLS] = {may_behind_starttls, ENDS, "octets behind STARTTLS"},
+	[OWN_REPLY_TLS_READY] = {may_tls_ready, 0, "a STARTTLS that is offered"},
+	[OWN_REPLY_TLS_NO_ROOM] = {may_tls_no_room, 0, "an exhausted pool"},
+	[OWN_REPLY_TLS_ALREADY] = {may_tls_already, 0, "TLS that is there"},
+	[OWN_REPLY_TLS_BOUND] = {may_tls_bound, 0, "an AUTH before"},
+	[OWN_REPLY_NEED_TLS] = {may_need_tls, 0, "TLS that is missing"},
+	[OWN_REPLY_NEED_HELLO] = {may_need_hello, 0, "a hello that is missing"},
+	[OWN_REPLY_CLEAR_AUTH] = {may_clear_auth, 0, "AUTH in clear"},
+	[OWN_REPLY_UPSTREAM_TLS] = {may_upstream_tls, 0, "a server without TLS"},
 	[OWN_REPLY_BYE] = {may_bye, ENDS, "QUIT without a link"},
 	[OWN_REPLY_DONE] = {may_done, 0, "RSET or NOOP without a link"},
 };
@@ -672,6 +764,12 @@ const char *may_not_pass(const struct oracle *o, const struct sess *s, const str
 		return NULL;
 	if (verb_refused(s, u))
 		return "a verb that is never passed";
+	if (tls_is_due(s, u))
+		return "TLS has to come before it";
+	if (s->hello_due && !goes_in_clear(u))
+		return "what was said in clear does not count, and nothing was said since";
+	if (u->verb == V_AUTH && auth_hidden(s))
+		return "AUTH has come in clear";
 	if (rule_must(s, u))
 		return "a rule refuses it";
 	if ((u->verb == V_MAIL || u->verb == V_RCPT) && smtp_no_path(u))

@@ -50,6 +50,7 @@ void record_free(struct record *r)
 	for (uint32_t i = 0; i < r->sock_count; i++) {
 		octets_free(&r->socks[i].in);
 		octets_free(&r->socks[i].out);
+		free(r->socks[i].veil);
 	}
 	free(r->socks);
 	free(r->events);

@@ -50,6 +50,34 @@ enum rec_kind {
 		REC_KIND_COUNT
 };
 
+/* What a listener, or a server, does about TLS. */
+enum sim_tls {
+	SIM_CLEAR,    /* nothing: STARTTLS may be carried through */
+	SIM_STARTTLS, /* TLS behind STARTTLS */
+	SIM_IMPLICIT, /* from the first octet */
+};
+
+/* TLS of an actor: what is needed to read what crossed, see see.h. */
+#define VEIL_SECRET_BYTES 32
+enum veil_secret {
+	VEIL_CLIENT_HANDSHAKE,
+	VEIL_SERVER_HANDSHAKE,
+	VEIL_CLIENT,
+	VEIL_SERVER,
+	VEIL_SECRETS
+};
+
+struct rec_veil {
+	uint8_t secret[VEIL_SECRETS][VEIL_SECRET_BYTES];
+	bool has[VEIL_SECRETS];
+	bool server;   /* the far side is TLS's server */
+	bool fouled;   /* it broke TLS on purpose */
+	bool open;     /* its handshake was done */
+	bool injected; /* the far side said more in clear behind STARTTLS, or its 220 */
+	uint32_t in_clear, out_clear; /* octets that crossed before TLS */
+	uint32_t in_kept, out_kept;   /* of those: what the oracle is to see, at the front */
+};
+
 #define REC_NO_SOCK UINT32_MAX
 #define REC_FAULTS_MAX 32
 
@@ -75,6 +103,10 @@ struct rec_sock {
 	uint8_t in_end_res, out_err_res, dial_res;
 	bool shut, far_shut, far_closed, far_reset, net_dead;
 	bool stuck; /* the fault "wake-up lost" struck: its input never came again */
+	/* Of a view (see.h): TLS was in use; its last words have left, and came. */
+	bool veiled, said_end, far_said_end;
+	uint32_t end_ev; /* of a view: the event that brought the far side's last words; 0: none */
+	struct rec_veil *veil; /* owns; NULL: all is as it is */
 	uint64_t open_us, close_us, last_in_us, last_out_us;
 };
 

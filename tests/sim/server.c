@@ -19,6 +19,8 @@ enum {
 	CAN_CLOSE = 1 << 3,
 	CAN_WAKE = 1 << 4,
 	CAN_BURY = 1 << 5,
+	CAN_TAKE = 1 << 6,
+	CAN_GIVE = 1 << 7,
 };
 
 /* ---- beginning and end ---- */
@@ -117,6 +119,7 @@ static void forget_conn(struct srv_conn *c, struct srv_actor *a)
 	octets_free(&a->from);
 	octets_free(&a->to);
 	octets_free(&a->body);
+	veil_free(a->veil);
 }
 
 void servers_free(struct servers *s)
@@ -159,6 +162,84 @@ static struct talk talk_of(struct servers *s, uint32_t conn)
 	};
 }
 
+/* ---- with or without TLS ---- */
+
+enum sim_tls srv_tls(const struct servers_priv *p, const struct srv_conn *c)
+{
+	return p->conf.tls ? (enum sim_tls)p->conf.tls[c->server] : SIM_CLEAR;
+}
+
+bool srv_before_tls(const struct talk *t)
+{
+	return srv_tls(t->p, t->c) == SIM_STARTTLS && !t->a->veil;
+}
+
+static size_t room(const struct servers_priv *p, const struct srv_actor *a)
+{
+	return a->veil ? veil_room(a->veil) : far_room(p->k, a->far);
+}
+
+static size_t readable(const struct servers_priv *p, const struct srv_actor *a)
+{
+	return a->veil ? veil_readable(a->veil) : far_readable(p->k, a->far);
+}
+
+static bool heard_all(const struct servers_priv *p, const struct srv_actor *a)
+{
+	return a->veil ? veil_over(a->veil) : far_eof(p->k, a->far);
+}
+
+/* TLS ends in good order, mostly. */
+static void say_bye(const struct servers_priv *p, struct srv_actor *a)
+{
+	if (!a->veil)
+		return;
+	if (p->calm || tape_pick(p->t, 4) != 3)
+		veil_bye(a->veil);
+	veil_give(a->veil, true);
+}
+
+static void put_on_veil(struct servers_priv *p, struct srv_actor *a, const struct veil_conf *clear)
+{
+	enum srv_manners m = p->calm ? SRV_POLITE : p->conf.manners;
+	struct veil_conf conf = *clear;
+
+	conf.server = true;
+	conf.fouls = m == SRV_HOSTILE;
+	conf.renews = m != SRV_POLITE;
+	a->veil = veil_new(p->k, p->t, a->far, &conf);
+}
+
+/* All of it is in clear for now. */
+static void expect_veil(struct servers_priv *p, struct srv_actor *a)
+{
+	struct rec_veil **r = far_veil(p->k, a->far);
+
+	*r = calloc(1, sizeof(**r));
+	ASSERT(*r);
+	(*r)->server = true;
+	(*r)->in_clear = (*r)->out_clear = (*r)->out_kept = UINT32_MAX;
+}
+
+/* The 220 is out: what was before counts no more, but for the greeting. */
+static void secure(struct servers_priv *p, struct srv_actor *a, struct srv_conn *c)
+{
+	const struct rec_veil *r = *far_veil(p->k, a->far);
+	uint32_t in_kept = r->in_kept, out_kept = MIN_OF(r->out_kept, (uint32_t)c->read.n);
+
+	put_on_veil(p, a,
+		&(struct veil_conf){.in_clear = (uint32_t)a->out.n,
+			.in_kept = in_kept,
+			.out_clear = (uint32_t)a->at,
+			.out_kept = out_kept,
+			.fouled = c->lied});
+	(*far_veil(p->k, a->far))->injected = a->injected;
+	a->secures = a->hello = false;
+	a->out.n = a->sent = in_kept;
+	c->read.n = a->at = a->looked = out_kept;
+	srv_reset(a);
+}
+
 static void choose_fate(struct servers_priv *p, struct srv_actor *a)
 {
 	if (p->calm)
@@ -195,6 +276,10 @@ static void accepted(struct servers *s, uint32_t host, int far)
 	p->live[p->live_count++] = n;
 	s->conn_count++;
 	choose_fate(p, &p->actors[n]);
+	if (srv_tls(p, &s->conns[n]) == SIM_IMPLICIT)
+		put_on_veil(p, &p->actors[n], &(struct veil_conf){0});
+	else if (srv_tls(p, &s->conns[n]) == SIM_STARTTLS)
+		expect_veil(p, &p->actors[n]);
 }
 
 static bool accept_one(struct servers *s)
@@ -216,6 +301,8 @@ static void gone(struct talk *t)
 
 	far_free(p->k, t->a->far);
 	t->a->far = -1;
+	veil_free(t->a->veil);
+	t->a->veil = NULL;
 	for (uint32_t i = 0; i < p->live_count; i++) {
 		if (p->live[i] == t->conn) {
 			memmove(&p->live[i], &p->live[i + 1],
@@ -229,7 +316,8 @@ static void close_conn(struct talk *t)
 {
 	struct srv_actor *a = t->a;
 
-	if (a->half && !far_eof(t->p->k, a->far)) {
+	say_bye(t->p, a);
+	if (a->half && !heard_all(t->p, a)) {
 		far_shut(t->p->k, a->far);
 		a->closing = a->half = false;
 		a->phase = PHASE_DEAF;
@@ -318,12 +406,12 @@ static bool has_something_to_say(const struct srv_actor *a, const struct srv_con
 
 static bool can_end(const struct servers_priv *p, const struct srv_actor *a, unsigned can)
 {
-	if (can & (CAN_WRITE | CAN_TALK))
+	if (can & (CAN_WRITE | CAN_TALK | CAN_GIVE))
 		return false;
 	/* Replies that nobody takes any more do not hold it back. */
-	if (far_eof(p->k, a->far))
+	if (heard_all(p, a))
 		return true;
-	return a->closing && a->sent == a->out.n;
+	return a->closing && a->sent == a->out.n && (!a->veil || veil_idle(a->veil));
 }
 
 static unsigned able(const struct servers *s, uint32_t conn)
@@ -338,12 +426,19 @@ static unsigned able(const struct servers *s, uint32_t conn)
 		return CAN_BURY;
 	if (a->wake_us)
 		return a->wake_us <= sim_now_us(p->k) ? CAN_WAKE : 0;
-	if (waiting && far_room(p->k, a->far))
+	if (a->veil && veil_may_take(a->veil))
+		can |= CAN_TAKE;
+	if (a->veil && veil_may_give(a->veil))
+		can |= CAN_GIVE;
+	if (waiting && room(p, a))
 		can |= CAN_WRITE;
+	/* What comes behind STARTTLS is no command any more. */
+	if (a->secures)
+		return can_end(p, a, can) ? can | CAN_CLOSE : can;
 	if (!a->closing && waiting < OUT_BYTES_MAX && has_something_to_say(a, c))
 		can |= CAN_TALK;
 	if (!a->closing && c->read.n - a->at < READ_AHEAD_BYTES && waiting < OUT_BYTES_MAX &&
-		far_readable(p->k, a->far))
+		readable(p, a))
 		can |= CAN_READ;
 	if (can_end(p, a, can))
 		can |= CAN_CLOSE;
@@ -361,26 +456,33 @@ static void write_some(struct talk *t)
 {
 	struct servers_priv *p = t->p;
 	struct srv_actor *a = t->a;
-	size_t n = MIN_OF(a->out.n - a->sent, far_room(p->k, a->far));
+	size_t n = MIN_OF(a->out.n - a->sent, room(p, a));
 	bool last;
 
 	n = how_much(p, a, n);
 	last = a->death == DEATH_IN_REPLY && a->serial > a->death_after && n > 1;
 	if (last)
 		n = 1 + tape_pick(p->t, (uint32_t)n - 1);
-	n = far_send(p->k, a->far, a->out.p + a->sent, n);
+	if (a->veil)
+		n = veil_send(a->veil, a->out.p + a->sent, n);
+	else
+		n = far_send(p->k, a->far, a->out.p + a->sent, n);
 	a->sent += n;
 	if (last || (a->death == DEATH_AFTER_REPLY && a->serial > a->death_after &&
 			    a->sent == a->out.n))
 		die(t);
+	else if (a->secures && a->sent == a->out.n)
+		secure(p, a, t->c);
 }
 
 static void read_some(struct talk *t)
 {
+	const struct srv_actor *a = t->a;
 	uint8_t piece[4096];
-	size_t n = MIN_OF(far_readable(t->p->k, t->a->far), sizeof(piece));
+	size_t n = MIN_OF(readable(t->p, a), sizeof(piece));
 
-	n = far_recv(t->p->k, t->a->far, piece, how_much(t->p, t->a, n));
+	n = how_much(t->p, a, n);
+	n = a->veil ? veil_recv(a->veil, piece, n) : far_recv(t->p->k, a->far, piece, n);
 	octets_add(&t->c->read, piece, n);
 }
 
@@ -406,6 +508,12 @@ static void act(struct servers *s, uint32_t conn, unsigned can)
 		break;
 	case CAN_CLOSE:
 		close_conn(&t);
+		break;
+	case CAN_TAKE:
+		veil_take(t.a->veil, s->priv->calm);
+		break;
+	case CAN_GIVE:
+		veil_give(t.a->veil, s->priv->calm);
 		break;
 	case CAN_WAKE:
 		t.a->wake_us = 0;
@@ -472,6 +580,8 @@ void servers_calm(struct servers *s)
 
 		a->death = DEATH_NONE;
 		a->mid = MID_NONE;
+		if (a->veil)
+			veil_calm(a->veil);
 		if (a->wake_us)
 			a->wake_us = 1;
 	}

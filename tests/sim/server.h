@@ -72,6 +72,7 @@ struct servers_conf {
 	bool starttls, auth; /* offered, and played */
 	bool slow;	     /* sleeps often */
 	bool fickle;	     /* takes what is odd, and closes behind replies, often */
+	const uint8_t *tls;  /* of each server: enum sim_tls; borrowed; NULL: SIM_CLEAR */
 };
 #define SRV_LAX_LF_DOT_LF (1u << 0)
 #define SRV_LAX_LF_DOT_CRLF (1u << 1)

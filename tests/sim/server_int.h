@@ -8,6 +8,7 @@
 
 #include "tests/sim/actor.h"
 #include "tests/sim/server.h"
+#include "tests/sim/veil.h"
 
 /* What a server feels like at a command, a chunk or the end of a message.
  * X(id, weight of 256, least manners) */
@@ -75,6 +76,10 @@ struct eod {
 /* Behind a srv_conn, with the same index. */
 struct srv_actor {
 	int far;	   /* -1: closed */
+	struct veil *veil; /* NULL: in clear */
+	bool clear_hello;  /* EHLO has come in clear: from there on it is not seen (see.h) */
+	bool secures;	   /* 220 was said: TLS begins when it is out */
+	bool injected;	   /* ... and more behind it */
 	struct octets out; /* all it ever queued */
 	size_t sent, at;   /* of out; of srv_conn.read, understood */
 	size_t looked;	   /* read.n when it held no whole command: wait for more */
@@ -139,6 +144,9 @@ void srv_sleep(struct talk *t, uint64_t us);
 /* Dies here if it was to die here; the connection is over then. */
 bool srv_dies(struct talk *t, enum srv_death point);
 void srv_shut(struct talk *t);
+enum sim_tls srv_tls(const struct servers_priv *p, const struct srv_conn *c);
+/* In clear, and TLS is to come: what is said here is forgotten then. */
+bool srv_before_tls(const struct talk *t);
 
 /* ---- server_say.c ---- */
 void srv_say(struct talk *t, enum srv_why why, unsigned code, const char *text);

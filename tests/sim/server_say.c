@@ -6,6 +6,8 @@
  */
 #include "tests/sim/server_int.h"
 
+#define STRIP_RATE 20
+
 /* ---- writing down ---- */
 
 static struct srv_reply *new_reply(struct talk *t, enum srv_why why, unsigned code)
@@ -27,10 +29,20 @@ static struct srv_reply *new_reply(struct talk *t, enum srv_why why, unsigned co
 	return r;
 }
 
+/* What is said in clear from the hello on, before TLS, is nobody's: it is not written down. */
 static void queue_reply(struct talk *t, struct srv_reply *r)
 {
 	octets_add(&t->a->out, r->text.p, r->text.n);
 	r->out_end = (uint32_t)t->a->out.n;
+	if (!srv_before_tls(t))
+		return;
+	if (!t->a->clear_hello) {
+		(*far_veil(t->p->k, t->a->far))->in_kept = r->out_end;
+		return;
+	}
+	octets_free(&r->text);
+	t->s->reply_count--;
+	t->a->serial--;
 }
 
 /* ---- replies ---- */
@@ -68,6 +80,17 @@ void srv_say(struct talk *t, enum srv_why why, unsigned code, const char *text)
 	queue_reply(t, r);
 }
 
+/* What only the list in clear has. Somebody between may have taken STARTTLS out of it. */
+static void say_in_clear(struct talk *t, struct srv_reply *r)
+{
+	bool stripped = t->p->conf.manners == SRV_HOSTILE && !t->p->calm &&
+			tape_chance(t->p->t, STRIP_RATE);
+
+	octets_str(&r->text, "250-in-clear.example\r\n250-X-IN-CLEAR\r\n");
+	if (!stripped)
+		octets_str(&r->text, "250-STARTTLS\r\n");
+}
+
 void srv_say_ehlo(struct talk *t)
 {
 	const char *end = t->whim == WHIM_BARE_LF ? "\n" : "\r\n";
@@ -81,6 +104,8 @@ void srv_say_ehlo(struct talk *t)
 	if (differs)
 		octets_fmt(&r->text, "250-other.example k%u.%u\r\n250-X-OTHER\r\n", t->conn,
 			r->serial);
+	if (srv_before_tls(t))
+		say_in_clear(t, r);
 	octets_fmt(&r->text, "250%csim.example says hello k%u.%u%s", rest.n ? '-' : ' ', t->conn,
 		r->serial, end);
 	while (rest.n) {

@@ -283,25 +283,37 @@ static void auth_line(struct talk *t, struct span line)
 
 /* ---- STARTTLS, XCLIENT ---- */
 
+/* Behind the 220, before the handshake: it would be read as if TLS had carried it. */
+static void maybe_inject(struct talk *t)
+{
+	if (t->p->calm || t->p->conf.manners != SRV_HOSTILE || !tape_chance(t->p->t, 60))
+		return;
+	t->a->injected = true;
+	srv_lie(t, 250);
+}
+
 static void on_starttls(struct talk *t)
 {
 	struct srv_actor *a = t->a;
 
-	if (!t->p->conf.starttls) {
+	if (!t->p->conf.starttls && !srv_before_tls(t)) {
 		srv_say(t, SRV_ANSWER, 502, "no TLS here");
 		return;
 	}
 	if (refuses(t, 454, 502))
 		return;
 	srv_say(t, SRV_ANSWER, 220, "go on");
+	if (srv_before_tls(t)) {
+		a->secures = true;
+		maybe_inject(t);
+		return;
+	}
 	t->c->opaque = true;
 	t->c->opaque_off = (uint32_t)a->at;
 	a->phase = PHASE_OPAQUE;
 	if (t->p->calm)
 		return;
-	/* Behind the 220, before the handshake: it would be read as if TLS had carried it. */
-	if (t->p->conf.manners == SRV_HOSTILE && tape_chance(t->p->t, 60))
-		srv_lie(t, 250);
+	maybe_inject(t);
 	a->chat_left = tape_small(t->p->t, CHAT_BYTES_MAX);
 }
 
@@ -402,6 +414,15 @@ static void run_verb(struct talk *t, const struct verb *v)
 		srv_say(t, SRV_ANSWER, v->code, v->text);
 }
 
+/* In clear, before TLS: what is said from here on is nobody's. */
+static void note_hello(struct talk *t)
+{
+	if (!srv_before_tls(t) || t->a->clear_hello)
+		return;
+	t->a->clear_hello = true;
+	(*far_veil(t->p->k, t->a->far))->out_kept = (uint32_t)t->off;
+}
+
 static void take_command(struct talk *t, struct span line)
 {
 	const struct verb *v;
@@ -411,6 +432,8 @@ static void take_command(struct talk *t, struct span line)
 	v = find_verb(actor_word(&t->args));
 	/* The octets of a chunk follow whatever is said to it: its whims come behind them. */
 	bdat = v && v->fn == on_bdat && !t->a->sour;
+	if (v && v->fn == on_ehlo)
+		note_hello(t);
 	t->a->at += t->n;
 	if (srv_dies(t, DEATH_COMMAND))
 		return;

@@ -117,6 +117,8 @@ static void record_new(struct sim_kernel *k, struct conn *c)
 	struct rec_sock *s = &k->rec->socks[i];
 
 	c->file.rec_sock = i;
+	k->rec->socks[i].veil = c->veil;
+	c->veil = NULL;
 	s->dialled = c->dialled;
 	s->who = c->who;
 	s->listener = c->number;

@@ -12,7 +12,9 @@
 
 enum theme swarm_theme(struct tape *t)
 {
-	static const uint8_t themes[16] = {[7] = THEME_HOOKS,
+	static const uint8_t themes[16] = {[5] = THEME_TLS,
+		THEME_TLS,
+		THEME_HOOKS,
 		THEME_HOOKS,
 		THEME_HOOKS,
 		THEME_HOOKS,
@@ -104,7 +106,9 @@ uint32_t swarm_listener(struct tape *t, enum theme theme, const struct setup *s)
 	uint32_t n = s->plain_count, i;
 
 	if (theme == THEME_HOOKS)
-		return n + tape_pick(t, s->conf->listener_count - n);
+		return n + tape_pick(t, s->tls_first - n);
+	if (theme == THEME_TLS)
+		return s->tls_first + tape_pick(t, s->conf->listener_count - s->tls_first);
 	i = tape_pick(t, n);
 	while (!suits(theme, &s->listeners[i]))
 		i = (i + 1) % n;

@@ -21,6 +21,7 @@ enum theme {
 	THEME_CARRIED, /* large chunks, ways to carry them that cannot be had, servers that sleep */
 	THEME_HOOKS,   /* hooks that see, change, discard and keep messages */
 	THEME_BOUND,   /* what binds a session to its link, and links that are lost */
+	THEME_TLS,     /* TLS on either leg, or both */
 };
 
 enum theme swarm_theme(struct tape *t);

@@ -312,7 +312,8 @@ static inline void end(struct tale *t)
 		if (t->rec.socks[i].dialled)
 			continue;
 		t->st.sessions++;
-		logged(t, "ev=session client=10.1.0.1:%u helo=c1.example reason=quit", 1024 + i);
+		logged(t, "ev=session client=10.1.0.1:%u helo=c1.example reason=quit%s", 1024 + i,
+			t->rec.socks[t->c].veiled ? " tls=TLSv1.3" : "");
 	}
 }
 

@@ -13,7 +13,9 @@
 #include "engine/obs/log_buf.h"
 #include "ring/listen.h"
 #include "tests/sim/setup.h"
+#include "tests/sim/see.h"
 #include "tests/sim/swarm.h"
+#include "tests/sim/virtual.h"
 #include "tests/sim/wishes.h"
 
 #define TURNS_MAX 60000u
@@ -218,6 +220,7 @@ static void open_core(struct world *w, const struct setup *s)
 	w->log = log_buf_new(LOG_BYTES, &s->conf->log);
 	ASSERT(w->log);
 	bool ok = sess_core_init(&w->core, s->conf, &cc, w->ring, &w->stats, w->log, &adm);
+	sess_core_material(&w->core, &s->material);
 	ASSERT(ok);
 }
 
@@ -249,9 +252,11 @@ static void open_doors(struct world *w, const struct setup *s)
 /* The one behind `l`, of the same sort. */
 static uint32_t next_listener(const struct setup *s, uint32_t l)
 {
-	uint32_t n = s->plain_count, all = s->conf->listener_count;
+	uint32_t n = s->plain_count, m = s->tls_first, all = s->conf->listener_count;
 
-	return l < n ? (l + 1) % n : n + (l + 1 - n) % (all - n);
+	if (l < n)
+		return (l + 1) % n;
+	return l < m ? n + (l + 1 - n) % (m - n) : m + (l + 1 - m) % (all - m);
 }
 
 /* One or two of the listeners are in use. */
@@ -266,6 +271,7 @@ static void choose_doors(struct world *w, uint32_t first, uint32_t *count)
 		uint32_t l = i ? next_listener(setup_get(), first) : first;
 
 		w->doors[i].listener = w->acceptors[l].fd;
+		w->doors[i].tls = setup_get()->listeners[l].tls;
 		addr_parse(span_str(nets[tape_pick(w->t, 8) == 7]), &w->doors[i].from);
 		acceptor_start(&w->acceptors[l], &w->core);
 	}
@@ -311,6 +317,7 @@ static void begin(struct world *w, struct tape *t)
 	swarm_kernel(t, w->theme, &kc);
 	w->k = sim_kernel_new(&kc, t, &w->rec);
 	sim_kernel_use(w->k);
+	virtual_begin(w->k);
 	w->sessions_max = 2 + tape_pick(t, 7);
 	w->held_max = held_max(&kc);
 	w->refuse_rate = tape_pick(t, 6) == 5 ? 40 : 0;
@@ -327,6 +334,7 @@ static void begin(struct world *w, struct tape *t)
 	swarm_servers(t, w->theme, &s->listeners[first], must_be_strict(s, first, doors), &sc);
 	swarm_clients(t, w->theme, &s->listeners[first], &cc);
 	cc.body_bytes = MIN_OF(cc.body_bytes, kc.send_queue_bytes * BODY_QUEUES_MAX);
+	sc.tls = s->server_tls;
 	servers_init(&w->servers, w->k, t, &sc, s->servers, s->server_count);
 	w->clients = clients_new(w->k, t, &cc, w->doors, doors);
 	sim_kernel_env(w->k, &(struct sim_env){env_step, env_next_us, w});
@@ -459,8 +467,14 @@ static void say(struct verdict *v, enum invariant i, const char *text)
 static void judge(struct world *w, struct verdict *v)
 {
 	const struct setup *s = setup_get();
+	struct record seen = {0};
+	bool tls = w->theme == THEME_TLS;
+
+	if (tls)
+		see_record(&w->rec, &seen);
 	const struct oracle_in in = {
-		.rec = &w->rec,
+		.rec = tls ? &seen : &w->rec,
+		.raw = tls ? &w->rec : NULL,
 		.servers = &w->servers,
 		.clients = w->clients,
 		.listeners = s->listeners,
@@ -487,6 +501,7 @@ static void judge(struct world *w, struct verdict *v)
 		say(v, I9_COUNTERS, "an admission was not given back");
 	else
 		oracle_judge(&in, v);
+	record_free(&seen);
 }
 
 static void measure(struct world *w, struct world_result *out)
@@ -508,7 +523,15 @@ static void measure(struct world *w, struct world_result *out)
 
 static void tell(const struct world *w, const struct world_result *r, FILE *out)
 {
+	struct record seen = {0};
+
 	record_print(&w->rec, out);
+	if (w->theme == THEME_TLS) {
+		fprintf(out, "---- the same without TLS\n");
+		see_record(&w->rec, &seen);
+		record_print(&seen, out);
+		record_free(&seen);
+	}
 	fprintf(out, "---- log\n%.*s", (int)w->log_text.n, (const char *)w->log_text.p);
 	fprintf(out, "---- %llu sessions, %llu links, %llu turns, %.3f s of virtual time\n",
 		(unsigned long long)r->sessions, (unsigned long long)r->links,
@@ -520,6 +543,7 @@ static void forget(struct world *w)
 {
 	current = NULL;
 	sim_kernel_use(NULL);
+	virtual_end();
 	if (w->hung)
 		return;
 	sim_kernel_free(w->k);
