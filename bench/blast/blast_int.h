@@ -7,6 +7,7 @@
  *   load.c     who begins what when: closed loop, open loop, idle, slow; the measuring window
  *   client.c   one connection: dialling, deadlines, input, its end
  *   talk.c     its stages: commands out, a handler for each reply
+ *   secure.c   TLS: the handshake, what is demanded of the server
  *   body.c     octets of messages
  *   drip.c     slow connections: the same octets, a few at a time
  *   report.c   progress, marks, the report
@@ -31,6 +32,7 @@
 #include "bench/lib/tally.h"
 #include "bench/lib/window.h"
 #include "engine/smtp/reply.h"
+#include "tls/tls.h"
 
 #include <inttypes.h>
 
@@ -39,26 +41,29 @@
 /* Staged at once, in cells of 4 KiB and pieces: up to STREAM_HIGH_BYTES in copies, or as many in
  * pieces of LASTING_BYTES with a command before each. */
 #define CELLS_EACH 36
+#define SEALED_CELLS_EACH 36 /* of the same octets, as records */
 #define PIECE_BYTES (128u << 10)
 #define LASTING_BYTES 4096 /* smaller pieces are copied, many into one */
 #define COMMAND_BYTES 1536
 #define ADDRESS_BYTES (COMMAND_BYTES - 512) /* of an expanded template, its NUL included */
 
 /* What a connection waits for. */
-#define STAGES(X)                  \
-	X(ST_COLD, "cold")         \
-	X(ST_CONNECT, "connect")   \
-	X(ST_GREETING, "greeting") \
-	X(ST_EHLO, "ehlo")         \
-	X(ST_MAIL, "mail")         \
-	X(ST_RCPT, "rcpt")         \
-	X(ST_DATA, "data")         \
-	X(ST_BODY, "body")         \
-	X(ST_BDAT, "bdat")         \
-	X(ST_DOT, "dot")           \
-	X(ST_RSET, "rset")         \
-	X(ST_QUIT, "quit")         \
-	X(ST_CLOSE, "close")       \
+#define STAGES(X)                    \
+	X(ST_COLD, "cold")           \
+	X(ST_CONNECT, "connect")     \
+	X(ST_GREETING, "greeting")   \
+	X(ST_HANDSHAKE, "handshake") \
+	X(ST_EHLO, "ehlo")           \
+	X(ST_STARTTLS, "starttls")   \
+	X(ST_MAIL, "mail")           \
+	X(ST_RCPT, "rcpt")           \
+	X(ST_DATA, "data")           \
+	X(ST_BODY, "body")           \
+	X(ST_BDAT, "bdat")           \
+	X(ST_DOT, "dot")             \
+	X(ST_RSET, "rset")           \
+	X(ST_QUIT, "quit")           \
+	X(ST_CLOSE, "close")         \
 	X(ST_WARM, "idle")
 
 enum stage {
@@ -107,12 +112,13 @@ struct client {
 	struct list node; /* in cold[role] or warm[role], or in none */
 	struct stash stash;
 	struct reply_scan scan;
-	struct drip *drip;	   /* of a slow one; else NULL */
+	struct drip *drip;   /* of a slow one; else NULL */
+	struct tls *tls;     /* from the handshake on, until the stream has closed; else NULL */
 	struct maker *maker; /* of the message */
-	struct timer timer;	   /* of the stage; of the pause while cold */
+	struct timer timer;  /* of the stage; of the pause while cold */
 	uint64_t due_ms;
 	uint64_t number; /* of the connection */
-	uint64_t dialed_us, start_us;
+	uint64_t dialed_us, start_us, shake_us;
 	uint64_t message; /* number */
 	size_t pos, end;  /* body octets handed to the stream; end of the chunk (of the body) */
 	uint32_t on_conn; /* messages begun on this connection */
@@ -125,6 +131,8 @@ struct client {
 	bool open; /* the server holds a transaction */
 	bool body; /* the body is on its way */
 	bool quit_sent, lost;
+	bool greeted; /* the greeting has come, and was one */
+	bool secure;  /* the handshake is done */
 	char bad_text[TALLY_TEXT_BYTES];
 	char head[MAKER_HEAD_BYTES];
 	size_t head_len;
@@ -132,6 +140,7 @@ struct client {
 
 struct blast_options {
 	const char *to_text, *from, *rcpt, *parameters, *helo, *run, *log_file, *sizes_text;
+	const char *tls_ca, *tls_name; /* the first NULL: the CAs of the system */
 	struct ring_addr to;
 	struct sources sources;
 	struct sizes sizes; /* one, or a table */
@@ -139,6 +148,8 @@ struct blast_options {
 		per_connection, size, chunk, recipients, seed, timeout_us, retry_us, give_up, cpu;
 	double rate;
 	bool pipelining, bdat, hash, json, quiet, marks, histogram;
+	enum tls_version tls_version;
+	bool starttls, tls, tls_version_given, tls_resume, tls_insecure;
 };
 
 struct blast {
@@ -151,6 +162,8 @@ struct blast {
 	uint64_t active[ROLE_COUNT];   /* not cold */
 	struct maker maker[SIZES_MAX]; /* of each size; owns */
 	struct tally tally[PART_COUNT];
+	struct tls_policy *policy;	      /* owns; NULL without TLS */
+	char tls_version[16], tls_cipher[48]; /* of the first handshake */
 	struct window window;
 	double cpu_opened, cpu_closed; /* seconds of this process's, when the window did that */
 	uint64_t started, total;       /* messages taken; to take */
@@ -179,6 +192,11 @@ void options_read(struct blast_options *o, int argc, char **argv);
 static inline bool windowed(const struct blast_options *o)
 {
 	return o->marks || o->warm_up_us;
+}
+
+static inline bool secured(const struct blast_options *o)
+{
+	return o->starttls || o->tls;
 }
 
 /* ---- load.c ---- */
@@ -237,6 +255,18 @@ void talk_quit(struct client *c);
  */
 bool talk_make_group(struct blast *b) MUST_USE;
 void put_format(struct client *c, const char *format, ...) PRINTF_LIKE(2, 3);
+void talk_hello(struct client *c);
+
+/* ---- secure.c: TLS; the first two also without ---- */
+
+void secure_start(struct blast *b); /* leaves the program on what is wrong */
+void secure_stop(struct blast *b);  /* no connection is left */
+/* Connected, or STARTTLS was answered and nothing lies behind the answer. */
+void secure_begin(struct client *c);
+void secure_opened(struct client *c);
+/* Why input is over, in a static word. */
+const char *secure_why(const struct client *c, enum ring_res why);
+void secure_end(struct client *c); /* the stream has closed */
 
 /* ---- body.c ---- */
 

@@ -107,7 +107,7 @@ void client_message_over(struct client *c, enum outcome o, enum stage st, const 
 
 void client_drop(struct client *c)
 {
-	if (c->stage == ST_CONNECT || c->stage == ST_GREETING)
+	if (c->stage != ST_CLOSE && !c->greeted)
 		c->blast->connecting--;
 	c->stage = ST_CLOSE;
 	stream_close(&c->st);
@@ -167,6 +167,15 @@ static size_t read_replies(struct client *c, struct span in)
 		}
 		at += used;
 		talk_reply(c, &r);
+		if (c->stage == ST_HANDSHAKE) {
+			/* What came in clear was not sealed by anybody: it must not be read as if
+			 * it were. */
+			if (at < in.n)
+				client_fail(c, "octets behind the reply to STARTTLS");
+			else
+				secure_begin(c);
+			return in.n;
+		}
 	}
 	return in.n;
 }
@@ -198,7 +207,7 @@ static void on_end(struct stream *st, enum ring_res why)
 {
 	struct client *c = CONTAINER_OF(st, struct client, st);
 
-	client_fail(c, why == RING_EOF ? "closed by the server" : ring_res_word(why));
+	client_fail(c, secure_why(c, why));
 }
 
 static void on_drained(struct stream *st)
@@ -218,6 +227,8 @@ static void on_broken(struct stream *st, enum ring_res why)
 
 	if (c->stage == ST_CLOSE)
 		client_drop(c);
+	else if (why == RING_PROTO)
+		client_fail(c, secure_why(c, why));
 }
 
 static void on_connect(struct stream *st, enum ring_res res)
@@ -230,11 +241,29 @@ static void on_connect(struct stream *st, enum ring_res res)
 	}
 	client_tally(c)->connected++;
 	c->blast->fails_in_row = 0;
-	client_enter(c, ST_GREETING);
+	if (c->blast->opt.tls)
+		secure_begin(c);
+	else
+		client_enter(c, ST_GREETING);
+	if (c->stage == ST_CLOSE)
+		return;
 	if (c->drip)
 		drip_begin(c);
 	else
 		stream_read(st, true);
+}
+
+static void on_open(struct stream *st)
+{
+	struct client *c = CONTAINER_OF(st, struct client, st);
+
+	if (c->stage != ST_HANDSHAKE)
+		return;
+	secure_opened(c);
+	if (c->greeted)
+		talk_hello(c);
+	else
+		client_enter(c, ST_GREETING);
 }
 
 /* Its connection is gone. */
@@ -258,6 +287,7 @@ static void on_closed(struct stream *st)
 	struct client *c = CONTAINER_OF(st, struct client, st);
 
 	stash_clear(&c->stash, &c->blast->rig.stashes);
+	secure_end(c);
 	cool(c);
 }
 
@@ -267,6 +297,7 @@ static const struct stream_events client_events = {
 	.on_end = on_end,
 	.on_drained = on_drained,
 	.on_broken = on_broken,
+	.on_open = on_open,
 	.on_closed = on_closed,
 };
 
@@ -313,7 +344,7 @@ void client_dial(struct client *c)
 	c->number = b->next_number++;
 	c->on_conn = 0;
 	c->bad_code = 0;
-	c->quit_sent = c->body = c->open = c->lost = false;
+	c->quit_sent = c->body = c->open = c->lost = c->greeted = false;
 	memset(&c->scan, 0, sizeof(c->scan));
 	c->dialed_us = now_us(b);
 	b->active[c->role]++;

@@ -23,7 +23,8 @@ static void open_rig(struct blast *b)
 		.program = PROGRAM,
 		.connections = (uint32_t)b->client_count,
 		/* a group of commands for many recipients is staged at once */
-		.cells_each = CELLS_EACH + (uint32_t)(b->opt.recipients * COMMAND_BYTES / 4096),
+		.cells_each = CELLS_EACH + (secured(&b->opt) ? SEALED_CELLS_EACH : 0) +
+			      (uint32_t)(b->opt.recipients * COMMAND_BYTES / 4096),
 		.cpu = b->opt.cpu == UINT64_MAX ? -1 : (int)b->opt.cpu,
 	};
 
@@ -84,6 +85,7 @@ static void start(struct blast *b)
 	b->idle_count = o->idle;
 	b->client_count = o->connections + o->idle;
 	open_rig(b);
+	secure_start(b);
 	make_messages(b);
 	make_clients(b);
 	open_log(b);
@@ -123,6 +125,7 @@ static void finish(struct blast *b)
 {
 	for (uint64_t i = 0; i < b->client_count; i++)
 		timer_stop(&b->rig.timers, &b->clients[i].timer);
+	secure_stop(b);
 	rig_close(&b->rig);
 	if (b->log && fclose(b->log) != 0)
 		fprintf(stderr, PROGRAM ": %s is not complete: %s\n", b->opt.log_file,

@@ -24,6 +24,15 @@ static bool opt_source(void *ctx, const struct opt *row, const char *arg)
 	return sources_add(&o->sources, arg);
 }
 
+static bool opt_tls_version(void *ctx, const struct opt *row, const char *arg)
+{
+	struct blast_options *o = ctx;
+
+	o->tls_version_given = true;
+	o->tls_version = strcmp(arg, "1.3") == 0 ? TLS_1_3 : TLS_1_2;
+	return o->tls_version == TLS_1_3 || strcmp(arg, "1.2") == 0;
+}
+
 static const char about[] = "Sends made-up messages and measures how they are taken. Closed loop: "
 			    "each connection sends its next message when\n"
 			    "the last one was answered. --rate R: by schedule, whatever the "
@@ -41,6 +50,8 @@ static const char examples[] =
 	"  ringpost-blast --to 127.0.0.1:2525 --connections 50 --warm-up 2 --duration 10 --marks "
 	"--json\n"
 	"  ringpost-blast --to 127.0.0.1:2525 --connections 50 --sizes real --messages 10000\n"
+	"  ringpost-blast --to 127.0.0.1:2525 --starttls --tls-ca ca.pem --tls-name "
+	"mx.example.org --messages 100\n"
 	"  ringpost-blast --to 127.0.0.1:2525 --idle 10000 --duration 60 --source "
 	"127.0.0.2-127.0.0.20\n";
 
@@ -55,6 +66,7 @@ static void defaults(struct blast_options *o)
 	o->rcpt = "rcpt%r@sink.example";
 	o->parameters = "";
 	o->helo = "blast.example";
+	o->tls_name = "localhost";
 	o->timeout_us = 60 * 1000000ull;
 	o->retry_us = 100000;
 	o->give_up = 1000;
@@ -113,12 +125,27 @@ static void check_roles(struct blast_options *o, const struct opts *t)
 		o->idle = o->idle_also;
 }
 
+static void check_tls(const struct blast_options *o, const struct opts *t)
+{
+	bool more = o->tls_version_given || o->tls_resume || o->tls_insecure || o->tls_ca;
+
+	if (o->starttls && o->tls)
+		opts_die(t, "--starttls or --tls, not both");
+	if (more && !secured(o))
+		opts_die(t, "--tls-... and --resume go with --starttls or --tls");
+	if (o->tls_resume && o->tls_version_given && o->tls_version == TLS_1_2)
+		opts_die(t, "--resume: sessions of TLS 1.3 only");
+	if (o->tls_ca && o->tls_insecure)
+		opts_die(t, "--tls-ca or --tls-insecure, not both");
+}
+
 static void check(struct blast_options *o, const struct opts *t)
 {
 	if (!o->to_text)
 		opts_die(t, "--to is missing");
 	check_texts(o, t);
 	check_roles(o, t);
+	check_tls(o, t);
 	read_sizes(o, t);
 	if (o->rate > 0 && !o->messages && !o->duration_us)
 		opts_die(t, "--rate needs --messages or --duration");
@@ -137,6 +164,20 @@ static const struct opt option_rows[] = {
 		"127.0.1.0/24"),
 	OPT_VALUE("helo", "NAME", OPT_TEXT, struct blast_options, helo, "in EHLO (blast.example)"),
 	OPT_BOUNDED("cpu", "N", OPT_COUNT, struct blast_options, cpu, 0, 4095, "pin to this CPU"),
+	OPT_HEADING("TLS"),
+	OPT_VALUE("starttls", NULL, OPT_FLAG, struct blast_options, starttls,
+		"STARTTLS behind the first EHLO; a server without it is a failure"),
+	OPT_VALUE("tls", NULL, OPT_FLAG, struct blast_options, tls,
+		"from the first octet (port 465)"),
+	OPT_VALUE("tls-ca", "FILE", OPT_TEXT, struct blast_options, tls_ca,
+		"CAs, PEM, that the server's certificate is checked by (the system's)"),
+	OPT_VALUE("tls-name", "NAME", OPT_TEXT, struct blast_options, tls_name,
+		"asked for, and to be in the certificate (localhost)"),
+	OPT_VALUE("tls-insecure", NULL, OPT_FLAG, struct blast_options, tls_insecure,
+		"any certificate will do"),
+	OPT_FUNC("tls-version", "V", opt_tls_version, "this one alone: 1.2, 1.3"),
+	OPT_VALUE("resume", NULL, OPT_FLAG, struct blast_options, tls_resume,
+		"resume sessions where the server lets; else each handshake is a full one"),
 	OPT_HEADING("How much"),
 	OPT_BOUNDED("connections", "N", OPT_COUNT, struct blast_options, connections, 1, 1000000,
 		"at once (1)"),

@@ -154,12 +154,13 @@ static void count_unsent(struct blast *b)
 static void describe(const struct blast *b, char *out, size_t max)
 {
 	const struct blast_options *o = &b->opt;
+	const char *tls = o->starttls ? ", STARTTLS" : o->tls ? ", TLS" : "";
 
 	if (idle_only(b))
-		snprintf(out, max, "idle");
+		snprintf(out, max, "idle%s", tls);
 	else
-		snprintf(out, max, "%s%s%s", o->pipelining ? "pipelining" : "lock-step",
-			o->bdat ? ", BDAT" : "", o->rate > 0 ? ", open loop" : "");
+		snprintf(out, max, "%s%s%s%s", o->pipelining ? "pipelining" : "lock-step",
+			o->bdat ? ", BDAT" : "", o->rate > 0 ? ", open loop" : "", tls);
 }
 
 /* Of messages as they are made, which may be a little larger than asked for. */
@@ -199,6 +200,8 @@ void report(struct blast *b)
 		.message_bytes = (uint64_t)(mean_bytes(b) + 0.5),
 		.seconds = window_seconds(&b->window),
 		.cpu_seconds = b->cpu_closed - b->cpu_opened,
+		.tls_version = secured(&b->opt) ? b->tls_version : NULL,
+		.tls_cipher = b->tls_cipher,
 		.mixed = b->opt.sizes.count > 1,
 		.open_loop = b->opt.rate > 0,
 		.histogram = b->opt.histogram,

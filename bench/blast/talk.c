@@ -172,6 +172,12 @@ static void refused_early(struct client *c, const struct smtp_reply *r)
 	client_drop(c);
 }
 
+void talk_hello(struct client *c)
+{
+	client_enter(c, ST_EHLO);
+	put_format(c, "EHLO %s\r\n", c->blast->opt.helo);
+}
+
 static void on_greeting(struct client *c, const struct smtp_reply *r)
 {
 	struct blast *b = c->blast;
@@ -182,9 +188,28 @@ static void on_greeting(struct client *c, const struct smtp_reply *r)
 		refused_early(c, r);
 		return;
 	}
+	c->greeted = true;
 	b->connecting--;
-	client_enter(c, ST_EHLO);
-	put_format(c, "EHLO %s\r\n", b->opt.helo);
+	talk_hello(c);
+}
+
+/* What is offered in clear counts for nothing else. */
+static void start_tls(struct client *c, const struct ehlo_caps *caps)
+{
+	if (!caps_has(caps, EXT_STARTTLS)) {
+		client_fail(c, "STARTTLS is not offered");
+		return;
+	}
+	client_put(c, SPAN_LIT("STARTTLS\r\n"));
+	client_enter(c, ST_STARTTLS);
+}
+
+static void on_starttls(struct client *c, const struct smtp_reply *r)
+{
+	if (r->code == 220)
+		client_enter(c, ST_HANDSHAKE);
+	else
+		refused_early(c, r);
 }
 
 static void on_ehlo(struct client *c, const struct smtp_reply *r)
@@ -197,6 +222,10 @@ static void on_ehlo(struct client *c, const struct smtp_reply *r)
 		return;
 	}
 	smtp_ehlo_read(r, &caps);
+	if (b->opt.starttls && !c->secure) {
+		start_tls(c, &caps);
+		return;
+	}
 	c->pipelining = b->opt.pipelining && !c->drip && caps_has(&caps, EXT_PIPELINING);
 	b->tally[PART_MEASURED].lockstep += b->opt.pipelining && !c->drip && !c->pipelining;
 	if (b->opt.bdat && !caps_has(&caps, EXT_CHUNKING)) {
@@ -346,6 +375,7 @@ static void on_quit(struct client *c, const struct smtp_reply *r)
 static reply_handler *const on_reply[STAGE_COUNT] = {
 	[ST_GREETING] = on_greeting,
 	[ST_EHLO] = on_ehlo,
+	[ST_STARTTLS] = on_starttls,
 	[ST_MAIL] = on_mail,
 	[ST_RCPT] = on_rcpt,
 	[ST_DATA] = on_data,

@@ -4,7 +4,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Optional
 
-from results import DIRECT, RINGPOST, group
+from results import DIRECT, RINGPOST, of_sessions
 from tables import percent, prose, table, times
 
 WITHIN = 0.10  # ratios that differ by less say the same
@@ -41,7 +41,7 @@ def ratios(res):
     """{(scenario, peer): ratio to ringpost}: CPU of messages, memory of idle sessions."""
     found = {}
     for s in res.scenarios():
-        name = "all_kib" if group(s) == "idle" else "cpu_ms"
+        name = "all_kib" if of_sessions(s) else "cpu_ms"
         for p in res.peers([s]):
             ratio = res.ratio(s, p, RINGPOST, name) if p not in (RINGPOST, DIRECT) else None
             if ratio and ratio.median > 0:

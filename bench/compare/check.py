@@ -10,14 +10,15 @@ PATIENCE_S = 120
 
 
 def arguments(scenario, messages):
-    return scenario.load.split() + ["--hash", "--messages", str(messages)]
+    return scenario.words + ["--hash", "--messages", str(messages)]
 
 
 def check(peer, scenario, options):
     """None, or what is wrong in words."""
     messages = max(MESSAGES_MIN, ROUNDS * scenario.at_once)
     try:
-        with Stand(peer, options.build, options.proxy_cpu, options.load_cpu, ["--hash", "--stats"], scenario.at_once) as stand:
+        with Stand(peer, options.build, options.proxy_cpu, options.load_cpu, ["--hash", "--stats"], scenario.at_once,
+                   tls=scenario.tls) as stand:
             report = send(stand, arguments(scenario, messages), PATIENCE_S)
             if report["accepted"] != messages:
                 return "%d of %d messages accepted: %s" % (report["accepted"], messages, stand.place.output())

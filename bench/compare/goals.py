@@ -3,7 +3,8 @@
 
 CPU goals are ringpost over the cheapest of those that move bytes and read nothing, however they are tuned; who that is, the
 medians of the row say, and the ratio is taken within each round. Large mail is cheaper for them with larger buffers than
-they have by default; a row of its own says what ringpost takes of the cheapest with its default ones.
+they have by default; a row of its own says what ringpost takes of the cheapest with its default ones. With TLS
+the one that ends it on the same leg takes the place of those movers.
 """
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ SMALL_ROWS = ("new-1k", "new-10k", "new-100k", "c1", "c500")  # and all kept-* a
 LARGE_ROWS = ("new-1m", "new-10m")
 SMALL_GOAL, LARGE_GOAL = 1.0, 0.55              # of the cheapest byte mover's CPU
 USER_GOAL_KIB, ALL_GOAL_KIB, SESSIONS_GOAL = 2.5, 10.5, 100000
+TLS_ROWS, TLS_PEER, TLS_GOAL = ("tls-new-10k", "tls-kept-75k"), "nginx-mail", 0.6  # of its CPU
+TLS_USER_GOALS_KIB = {"tls-idle-10000": 8, "tls-both-idle-10000": 14}
 REACHED, IN_NOISE, MISSED, UNKNOWN = "reached", "reached within the noise", "not reached", "not measured"
 
 NOTE = """
@@ -69,6 +72,16 @@ def large_goals(res, scenario):
         yield cpu_goal(res, scenario, LARGE_GOAL, DEFAULT_MOVERS, ", default buffers")
 
 
+def tls_goals(res):
+    """Beside the one that ends TLS on the same leg; memory by itself."""
+    for s in res.scenarios(lambda s: s in TLS_ROWS):
+        yield at_most("CPU, %s: of %s" % (s, TLS_PEER), res.ratio(s, RINGPOST, TLS_PEER, "cpu_ms"), TLS_GOAL,
+                      lambda x: "%.3f" % x, res.has_failed(s, RINGPOST))
+    for s in res.scenarios(lambda s: s in TLS_USER_GOALS_KIB):
+        yield at_most("user memory of a session, %s, KiB" % s, res.sample(s, RINGPOST, "user_kib"), TLS_USER_GOALS_KIB[s], short,
+                      res.has_failed(s, RINGPOST))
+
+
 def sessions_goal(res):
     scenario = "idle-%d" % SESSIONS_GOAL
     alive = res.sample(scenario, RINGPOST, "alive")
@@ -89,7 +102,7 @@ def goals(res):
         for name, key, most in (("user memory", "user_kib", USER_GOAL_KIB), ("all memory", "all_kib", ALL_GOAL_KIB)):
             found.append(at_most("%s of a session, %s, KiB" % (name, s), res.sample(s, RINGPOST, key), most, short,
                                  res.has_failed(s, RINGPOST)))
-    return found + [sessions_goal(res)]
+    return found + list(tls_goals(res)) + [sessions_goal(res)]
 
 
 def summary(found):

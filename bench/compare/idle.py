@@ -63,11 +63,11 @@ def sockets(pid):
 class Sleepers:
     """A ringpost-blast whose sessions say EHLO and nothing else; `opened` of those that were asked for."""
 
-    def __init__(self, stand, port, sessions, copy=0):
+    def __init__(self, stand, port, sessions, copy=0, words=()):
         p = stand.place
         sources = ",".join("127.1.%d.%d" % (copy, i + 1) for i in range(SOURCES))
         self.p = subprocess.Popen([p.build + "/ringpost-blast", "--cpu", str(p.load_cpu), "--idle", str(sessions), "--duration",
-                                   "10h", "--source", sources, "--to", "127.0.0.1:%d" % port],
+                                   "10h", "--source", sources, "--to", "127.0.0.1:%d" % port, *words],
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=goes_with_us)
         try:
             self.opened = self._wait()
@@ -113,11 +113,11 @@ class Witness:
         raise Failed("a session that was idle does not answer any more")
 
 
-def work(stand):
+def work(stand, words):
     """Fills the pools that are filled once."""
     p = stand.place
     load = subprocess.run([p.build + "/ringpost-blast", "--quiet", "--cpu", str(p.load_cpu), "--to", "%s:%d" % stand.address,
-                           *WARM_LOAD], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=OPENING_PATIENCE_S)
+                           *WARM_LOAD, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=OPENING_PATIENCE_S)
     if load.returncode != 0:
         raise Failed("messages were not accepted: " + load.stderr.strip()[-300:])
 
@@ -194,12 +194,12 @@ def shrank(slabs, charged, sessions):
 
 
 @contextlib.contextmanager
-def asleep(stands, ports_of_them, each):
+def asleep(stands, ports_of_them, each, words):
     """All sessions, one copy after the other: dialling at the same rate whatever the number of copies."""
     with contextlib.ExitStack() as stack:
         held = []
         for i, (stand, port, n) in enumerate(zip(stands, ports_of_them, each)):
-            held.append(Sleepers(stand, port, n, i))
+            held.append(Sleepers(stand, port, n, i, words))
             stack.callback(held[-1].end)
         yield held
 
@@ -222,23 +222,23 @@ def no_waiting():
             f.write(was)
 
 
-def measure(peer, options, group, each):
+def measure(peer, scenario, options, group, each):
     with contextlib.ExitStack() as stack:
         stack.enter_context(no_waiting())
         stands = [stack.enter_context(Stand(peer, options.build, options.proxy_cpu, options.load_cpu,
-                                            sessions=n + WARM_SESSIONS + 1, group=group)) for n in each]
+                                            sessions=n + WARM_SESSIONS + 1, group=group, tls=scenario.tls)) for n in each]
         for stand in stands:
-            work(stand)
+            work(stand, scenario.tls_words)
         entrances = [s.address[1] for s in stands]
         witnesses = [Witness(s) for s in stands]
-        some = stack.enter_context(asleep(stands, entrances, [WARM_SESSIONS] * len(stands)))
-        with asleep(stands, [s.place.upstream_port for s in stands], each):
+        some = stack.enter_context(asleep(stands, entrances, [WARM_SESSIONS] * len(stands), scenario.tls_words))
+        with asleep(stands, [s.place.upstream_port for s in stands], each, ()):
             without_peer = settled(group)
         # Only now: the sinks' rings keep operations that they have used for the next.
         time.sleep(SILENCE_S)
         before, began = settled(group), time.monotonic()
         others = sum(sockets(s.sink.pid) for s in stands)
-        held = stack.enter_context(asleep(stands, entrances, each))
+        held = stack.enter_context(asleep(stands, entrances, each, scenario.tls_words))
         opening_s = time.monotonic() - began
         time.sleep(SILENCE_S)
         after = settled(group)
@@ -267,7 +267,7 @@ def run(peer, scenario, options):
     """A record; {"failed": words} when the peer could not do it."""
     group = open_group(peer.name + "-idle")
     try:
-        return measure(peer, options, group, shares(scenario.sessions, sessions_each()))
+        return measure(peer, scenario, options, group, shares(scenario.sessions, sessions_each()))
     except Failed as e:
         return {"failed": str(e)}
     except (OSError, subprocess.SubprocessError) as e:  # a session or a load that did not come about

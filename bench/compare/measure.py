@@ -50,7 +50,7 @@ def edge(a, b, measured):
 def window(stand, scenario, seconds):
     """The two ends of a window in the middle of a load, what was accepted in it, the load's report, and what the two windows
     differ by."""
-    load = Load(stand, scenario.load.split() + ["--warm-up", str(scenario.warm_up), "--duration", str(seconds)] +
+    load = Load(stand, scenario.words + ["--warm-up", str(scenario.warm_up), "--duration", str(seconds)] +
                 (["--histogram"] if scenario.kind == RATE else []))
     try:
         load.begin()
@@ -65,7 +65,7 @@ def window(stand, scenario, seconds):
 def whole(stand, scenario, seconds):
     """The same over a whole load: from a peer that was warmed up and has nothing to do to one that has nothing to do."""
     def loaded(*how_much):
-        report = send(stand, scenario.load.split() + list(how_much), LOAD_PATIENCE_S + seconds)
+        report = send(stand, scenario.words + list(how_much), LOAD_PATIENCE_S + seconds)
         stand.peer.drain(stand.place)
         return report
     loaded("--messages", str(scenario.at_once))
@@ -74,11 +74,17 @@ def whole(stand, scenario, seconds):
     return a, Counters(stand.place), report["accepted"], report, 0
 
 
+def handshakes(tls):
+    """Of the report of a load with TLS: how many a second, and which share of them was resumed."""
+    return {"handshakes": tls["handshakes_per_second"], "resumed": tls["resumed"] / max(tls["handshakes"], 1),
+            "handshake_us": tls["handshake_us"]["p50"], "tls": "%s %s" % (tls["version"], tls["cipher"])}
+
+
 def run(peer, scenario, options, network=Loopback):
     """A record; {"failed": words} when the peer could not do it."""
     try:
         with Stand(peer, options.build, options.proxy_cpu, options.load_cpu, sessions=scenario.at_once,
-                   network=network) as stand:
+                   network=network, tls=scenario.tls) as stand:
             way = whole if peer.whole and scenario.kind == LOAD else window
             before = pace(options.proxy_cpu)
             a, b, messages, report, late = way(stand, scenario, scenario.seconds * options.stretch)
@@ -88,6 +94,8 @@ def run(peer, scenario, options, network=Loopback):
                 r["not_accepted"] = report.get("rejected", 0) + report.get("failed", 0)
             if report.get("lockstep_connections"):
                 r["lock_step"] = report["lockstep_connections"]
+            if "tls" in report:
+                r.update(handshakes(report["tls"]))
             if "latency_histogram" in report:
                 r["histogram"] = report["latency_histogram"]
             r.update(peer.more(stand.place))

@@ -5,7 +5,7 @@ import resource
 import shutil
 import subprocess
 
-from scenarios import IDLE, RATE
+from scenarios import BOTH, IDLE, RATE
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -34,6 +34,7 @@ class Peer:
     parses = False     # reads SMTP
     hooks = False      # an inspection hook is on
     no_bdat = ""       # why it takes no BDAT
+    tls = ()           # the legs on which it is measured with TLS: CLIENT, BOTH
     sessions_max = 0   # the most sessions at once that it is asked to hold (0: any number), and why
     sessions_why = ""
     like = ""          # the peer that it is a variant of, where that makes no difference to idle sessions
@@ -56,6 +57,8 @@ class Peer:
         """Why this scenario is not run with it, or None."""
         if scenario.bdat and self.no_bdat:
             return self.no_bdat
+        if scenario.tls and scenario.tls not in self.tls:
+            return "not measured with STARTTLS%s" % (" upstream" if scenario.tls == BOTH and self.tls else "")
         if self.sessions_max and scenario.at_once > self.sessions_max:
             return "at most %d sessions at once: %s" % (self.sessions_max, self.sessions_why)
         needed, may = 2 * scenario.at_once, resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -14,6 +14,7 @@ import subprocess
 
 from peer import Peer, said, version_in
 from postfix import PostfixFilter, PostfixRelay
+from scenarios import BOTH, CLIENT
 from stand import Failed, TEMPLATES
 
 
@@ -21,12 +22,14 @@ class Direct(Peer):
     name = "direct"
     what = "the load talks to the sink: the ceiling of this set-up"
     proxy = False
+    tls = (CLIENT, BOTH)
 
 
 class Ringpost(Peer):
     name = "ringpost"
     what = "relay mode, one worker, log on, a plugin that is shown every envelope event"
     parses = hooks = True
+    tls = (CLIENT, BOTH)
     mover = "auto"
     options = ""  # further lines of its configuration
     COUNTED = ("ring_enters", "ring_recvs", "ring_sends_now", "ring_sends_ring")
@@ -43,8 +46,15 @@ class Ringpost(Peer):
     def start(self, place):
         hook = self.hook(place)
         conf = place.template("ringpost.yaml", MOVER=self.mover, ASKED="hook" if hook else "",
-                              HOOKS="hook: " + hook if hook else "", OPTIONS=self.options)
+                              HOOKS="hook: " + hook if hook else "", OPTIONS=self.options, **self.tls_lines(place))
         place.spawn([place.build + "/ringpost", "run", "-c", conf])
+
+    @staticmethod
+    def tls_lines(place):
+        """What of its configuration TLS is."""
+        return {"LISTENER_TLS": ", starttls: {mode: offer, certificates: bench}" if place.tls else "",
+                "UPSTREAM_TLS": ", tls: require" if place.tls == BOTH else "",
+                "CERTIFICATES": "certificates: {bench: {chain: '%s', key: '%s'}}" % place.certificate() if place.tls else ""}
 
     def last_records(self, place):
         """Ends it; the last record of each kind near the end of its log, by its `ev`."""
@@ -72,6 +82,7 @@ class RingpostBare(Ringpost):
     like = "ringpost"
     what = "without a hook"
     hooks = False
+    tls = ()
 
     def hook(self, place):
         return ""
@@ -173,10 +184,18 @@ class NginxMail(Nginx):
     module = "mail"
     parses = True
     buffer = "64k"
+    tls = (CLIENT,)
+
+    @staticmethod
+    def starttls(place):
+        """What of its configuration TLS is."""
+        if not place.tls:
+            return "starttls off;"
+        return "starttls on; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate %s; ssl_certificate_key %s;" % place.certificate()
 
     def start(self, place):
         self.spawn(place, "nginx-auth.conf", counted=False)
-        self.spawn(place, "nginx-mail.conf", MODULE=self.load_module(), BUFFER=self.buffer)
+        self.spawn(place, "nginx-mail.conf", MODULE=self.load_module(), BUFFER=self.buffer, STARTTLS=self.starttls(place))
 
 
 class NginxMail4k(NginxMail):
@@ -184,6 +203,7 @@ class NginxMail4k(NginxMail):
     like = "nginx-mail"
     what = "mail module with its default buffer: bodies beyond it wait for acknowledgements"
     buffer = "4k"
+    tls = ()
 
 
 class Aiosmtpd(Peer):

@@ -56,6 +56,13 @@ the same round, where load and sink share a core: most of what any proxy adds ar
 KiB that came with each session. User: pages of all processes, shared ones in shares; kernel: sockets, files, page tables;
 all: what the control group was charged. Before: user memory without sessions.""",
     "bdat": "CPU, milliseconds per message, by mover; DATA of the same size below.",
+    "tls": """
+STARTTLS, self-signed ECDSA P-256 on every side, the versions and ciphers that the two agree on: TLS 1.3 with AES-128-GCM for
+all here. CPU, milliseconds per message; a new connection is a handshake, full unless the row says resumed.""",
+    "handshakes": """
+A second: as many as the load got through, which has the client's part of them to do. Resumed: their share, of what the load
+asked to be. CPU: what the row takes more than the same without TLS (from the same measurement), the message's records
+included; a core: how many of them one core could do.""",
     "far": "Delay, small packets and loss as the scenario's line below says. CPU, milliseconds per message:",
     "far_latency": "Microseconds:",
 }
@@ -199,6 +206,41 @@ def latency_table(res, scenarios):
     return table(head, [latency_row(res, s, p) for s in scenarios for p in res.peers([s])], left=2)
 
 
+# ---- TLS ----
+
+def plain(scenario):
+    """The same without TLS."""
+    return scenario.replace("tls-", "").replace("both-", "").replace("-resumed", "")
+
+
+def handshake_row(res, scenario, peer):
+    rate, share = res.sample(scenario, peer, "handshakes"), res.sample(scenario, peer, "resumed")
+    if not rate:
+        return [scenario, peer, missing(res, scenario, peer), "-", "-", "-"]
+    cost = results.paired(res.sample(scenario, peer, "cpu_ms"), res.sample(plain(scenario), peer, "cpu_ms"),
+                          lambda x, y: 1000 * (x - y)) if peer != DIRECT else None
+    return [scenario, peer, short(rate.median), percent(share.median), short(cost.median) if cost else "-",
+            short(1e6 / cost.median) if cost and cost.median > 0 else "-"]
+
+
+def handshake_table(res, scenarios):
+    head = ["scenario", "peer", "a second", "resumed %", "CPU us", "a core and second"]
+    return table(head, [handshake_row(res, s, p) for s in scenarios for p in res.peers([s])], left=2)
+
+
+def tls_sections(res, tls):
+    load, idle = [s for s in tls if not results.of_sessions(s)], [s for s in tls if results.of_sessions(s)]
+    new = [s for s in load if "new" in s.split("-")]
+    if load:
+        yield Section("TLS", NOTES["tls"], cpu_table(res, load))
+        yield Section("TLS, messages per second", "", rate_table(res, load))
+        yield Section("TLS, CPU of load and sink", "", load_table(res, load))
+    if new:
+        yield Section("TLS handshakes", NOTES["handshakes"], handshake_table(res, new))
+    if idle:
+        yield Section("TLS, memory per idle session", "", memory_table(res, idle))
+
+
 # ---- memory ----
 
 def memory_row(res, scenario, peer):
@@ -339,7 +381,7 @@ def bdat_table(res, bdat):
 
 def sections(res):
     """The tables for which there are runs."""
-    load, bdat, idle, far = (res.scenarios(of(*g)) for g in (("load", "rate"), ("bdat",), ("idle",), ("far",)))
+    load, bdat, idle, far, tls = (res.scenarios(of(*g)) for g in (("load", "rate"), ("bdat",), ("idle",), ("far",), ("tls",)))
     latencies = res.scenarios(lambda s: group(s) == "rate" or one_at_a_time(s))
     if load:
         yield from load_sections(res, load)
@@ -351,6 +393,7 @@ def sections(res):
         yield Section("BDAT", NOTES["bdat"], bdat_table(res, bdat))
         yield Section("BDAT, messages per second", "", rate_table(res, bdat))
         yield Section("BDAT, CPU of load and sink", "", load_table(res, bdat))
+    yield from tls_sections(res, tls)
     if far:
         yield Section("A far network", NOTES["far"], cpu_table(res, far))
         yield Section("A far network, messages per second", "", rate_table(res, far))
@@ -382,9 +425,9 @@ def render(res, drawn=""):
 
 def brief(res):
     """What goes to the terminal at the end of a measurement."""
-    load = res.scenarios(of("load", "rate"))
+    load = res.scenarios(lambda s: group(s) in ("load", "rate") or group(s) == "tls" and not results.of_sessions(s))
     parts = [cpu_table(res, load, plain=True)] if load else []
-    idle = res.scenarios(of("idle"))
+    idle = res.scenarios(results.of_sessions)
     parts += [memory_table(res, idle)] if idle else []
     parts.append("CPU ms per message, in parentheses times ringpost's. Spread: %s. %d of %d runs failed, %d were disturbed." % (
         noise_line(res), len(res.failed()), len(res.runs), len(res.disturbed() + res.slowed())))

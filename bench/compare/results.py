@@ -119,7 +119,12 @@ def limit(busy_proxy, busy_load):
 def group(scenario):
     """Which tables a scenario belongs to: its name's first word, where that has tables of its own."""
     word = scenario.split("-")[0]
-    return word if word in ("idle", "rate", "bdat", "far") else "load"
+    return word if word in ("idle", "rate", "bdat", "far", "tls") else "load"
+
+
+def of_sessions(scenario):
+    """Memory of idle sessions, with or without TLS; others are of messages."""
+    return "idle" in scenario.split("-")
 
 
 def of(*groups):

@@ -4,9 +4,10 @@
 ringpost-blast has at most 256 connections on their way to a greeting. New connections in a row of hundreds at once are
 therefore fewer the later a peer takes them: `c500` and `c5000` are as many as there may be. With kept connections all are open.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LOAD, IDLE, RATE, FAR = "load", "idle", "rate", "far"  # how it is run: see measure.py, idle.py, far.py
+CLIENT, BOTH = "client", "both"  # legs with TLS
 WARM_UP_S = 0.4
 
 
@@ -23,6 +24,18 @@ class Scenario:
     rounds: int = 0        # no more than so many (0: all): long, and steady
     quick_rounds: int = 0  # the same for `make bench`
     warm_up: float = WARM_UP_S
+    tls: str = ""          # the legs with TLS, both by STARTTLS: CLIENT, BOTH or none
+    resume: bool = False   # sessions are resumed; else each handshake is a full one
+
+    @property
+    def tls_words(self):
+        """What of the load's command line TLS is."""
+        return ["--starttls", "--tls-insecure"] + ["--resume"] * self.resume if self.tls else []
+
+    @property
+    def words(self):
+        """The load's command line."""
+        return self.load.split() + self.tls_words
 
     @property
     def at_once(self):
@@ -39,6 +52,18 @@ def _new(size, connections, name=None, seconds=1.5, quick=False):
 def _kept(size, more="", name="", title="", quick=False):
     return Scenario("kept-%s%s" % (size, name), "kept connections, %s, %s, 50 at once" % (size, title or "lock-step"), LOAD,
                     "--connections 50 --size %s %s" % (size, more), quick=quick)
+
+
+def _tls(row, legs, name="", words="full handshakes", **more):
+    """A row of LOAD with STARTTLS."""
+    where = {CLIENT: "the client's leg", BOTH: "both legs"}[legs]
+    return replace(row, name="tls-%s%s%s" % ("both-" if legs == BOTH else "", row.name, name), tls=legs,
+                   title="STARTTLS on %s, %s; %s" % (where, words, row.title), **{"quick": False, **more})
+
+
+def _tls_idle(legs):
+    return Scenario("tls-%sidle-10000" % ("both-" if legs == BOTH else ""), "10,000 idle sessions in TLS, %s" % (
+        "on both legs" if legs == BOTH else "on the client's leg"), IDLE, sessions=10000, rounds=2, tls=legs)
 
 
 def _bdat(size, connections):
@@ -73,6 +98,14 @@ SCENARIOS = [
     Scenario("idle-1000", "1,000 idle sessions behind EHLO", IDLE, sessions=1000, quick=True, quick_rounds=1),
     Scenario("idle-10000", "10,000 idle sessions behind EHLO", IDLE, sessions=10000, rounds=2),
     Scenario("idle-100000", "100,000 idle sessions behind EHLO", IDLE, sessions=100000, rounds=1),
+    _tls(_new("1k", 500), CLIENT),
+    _tls(_new("1k", 500), CLIENT, "-resumed", "resumed sessions", resume=True),
+    _tls(_new("10k", 500), CLIENT, quick=True),
+    _tls(_kept("75k"), CLIENT, quick=True),
+    _tls(_new("10k", 500), BOTH),
+    _tls(_kept("75k"), BOTH),
+    _tls_idle(CLIENT),
+    _tls_idle(BOTH),
     Scenario("far-10k", "20 ms, MTU 1500, 0.1 % loss: new connections, 10 KB, 200 at once", FAR,
              "--connections 200 --per-connection 1 --size 10k", 4),
     Scenario("far-1m", "20 ms, MTU 1500, 0.1 % loss: new connections, 1 MB, 50 at once", FAR,

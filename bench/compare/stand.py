@@ -17,6 +17,7 @@ import time
 
 import machine
 from group import open_group
+from scenarios import BOTH
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "peers")
 START_PATIENCE_S, END_PATIENCE_S = 20, 20
@@ -84,10 +85,11 @@ class Place:
     """Where a peer is to run: what `Peer.start()` gets. Ports are on 127.0.0.1 unless `host` says otherwise. A `group` that is
     given is the caller's, who may let several places share it."""
 
-    def __init__(self, build, cpu, load_cpu, name, sessions=0, group=None, network=Loopback):
+    def __init__(self, build, cpu, load_cpu, name, sessions=0, group=None, network=Loopback, tls=""):
         self.descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.sessions = sessions_for(sessions, self.descriptors)
         self.build, self.cpu, self.load_cpu = os.path.abspath(build), cpu, load_cpu
+        self.tls = tls  # a scenario's legs
         self.interrupts_apart = machine.interrupts_apart(cpu)
         self.folder = tempfile.TemporaryDirectory(prefix="ringpost-bench.", ignore_cleanup_errors=True)
         self.dir = self.folder.name
@@ -114,6 +116,18 @@ class Place:
             f.write(text)
         os.chmod(path, 0o644)
         return path
+
+    def certificate(self):
+        """Files of a chain and its key: of localhost, signed by itself, ECDSA with P-256. Made when first asked for."""
+        chain, key = self.dir + "/certificate.pem", self.dir + "/certificate.key"
+        if not os.path.exists(chain):
+            try:
+                subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                                "-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+                                "-keyout", key, "-out", chain], check=True, capture_output=True, timeout=START_PATIENCE_S)
+            except (OSError, subprocess.SubprocessError) as e:
+                raise Failed("openssl makes no certificate: %s" % e) from None
+        return chain, key
 
     def spawn(self, argv, counted=True, **more):
         """Starts a process of the peer on the proxy's core, in its group; not counted: a server that the peer asks, on the
@@ -166,14 +180,17 @@ class Stand:
     """`with Stand(peer, build, cpus) as s:` a sink is up, and the peer in front of it answers."""
 
     def __init__(self, peer, build, proxy_cpu=0, load_cpu=1, sink_options=(), sessions=0, group=None,
-                 network=Loopback):
-        self.peer, self.place = peer, Place(build, proxy_cpu, load_cpu, peer.name, sessions, group, network)
+                 network=Loopback, tls=""):
+        self.peer, self.place = peer, Place(build, proxy_cpu, load_cpu, peer.name, sessions, group, network, tls)
         self.sink_options = list(sink_options)
+        self.sink_tls = tls == BOTH or (bool(tls) and not peer.proxy)
         self.sink = None
 
     def __enter__(self):
         try:
             p = self.place
+            if self.sink_tls:
+                self.sink_options += ["--starttls", "--tls-cert", p.certificate()[0], "--tls-key", p.certificate()[1]]
             self.sink = subprocess.Popen(p.network.server.prefix + [
                 p.build + "/ringpost-sink", "--quiet", "--cpu", str(p.load_cpu), "--listen",
                 "%s:%d" % (p.upstream_host, p.upstream_port)] + self.sink_options, stdout=subprocess.PIPE, text=True,

@@ -117,10 +117,31 @@ void rig_open(struct rig *g, const struct rig_conf *c)
 	catch_signals();
 }
 
+static void need_tls(const char *program, bool had, const struct tls_error *e)
+{
+	if (had)
+		return;
+	fprintf(stderr, "%s: no TLS: %s\n", program, e->text);
+	exit(RIG_EXIT_UNAVAILABLE);
+}
+
+void rig_open_tls(struct rig *g, const char *program, uint32_t connections)
+{
+	struct tls_error e = {.text = "no memory"};
+
+	need_tls(program, tls_library_init(&e), &e);
+	need_tls(program, tls_core_init(&g->tls, &g->streams, connections), &e);
+	g->tls_on = true;
+}
+
 void rig_close(struct rig *g)
 {
 	stop_bell = NULL;
 	ring_bell_close(g->ring, g->bell);
+	if (g->tls_on) {
+		tls_core_fini(&g->tls);
+		tls_library_fini();
+	}
 	streams_fini(&g->streams);
 	stash_pools_fini(&g->stashes);
 	ring_close(g->ring);
@@ -131,7 +152,9 @@ void rig_turn(struct rig *g, uint64_t until_us)
 	uint64_t timer_ms = timers_next_ms(&g->timers);
 	uint64_t timer_us = timer_ms > UINT64_MAX / 1000 ? UINT64_MAX : timer_ms * 1000;
 
-	ring_turn(g->ring, MIN_OF(until_us, timer_us));
+	ring_turn(g->ring, g->tls_on && tls_core_waits(&g->tls) ? 0 : MIN_OF(until_us, timer_us));
+	if (g->tls_on)
+		(void)tls_core_turn(&g->tls);
 	timers_run(&g->timers, rig_now_ms(g));
 }
 

@@ -12,6 +12,7 @@
 #include "ring/stash.h"
 #include "ring/stream.h"
 #include "ring/timer.h"
+#include "tls/tls.h"
 
 #define RIG_EXIT_UNAVAILABLE 69
 #define RIG_EXIT_NOPERM 77
@@ -30,6 +31,8 @@ struct rig {
 	struct timers timers;
 	struct stash_pools stashes;
 	struct ring_bell *bell;
+	struct tls_core tls; /* since rig_open_tls() */
+	bool tls_on;
 };
 
 /* Signals TERM and INT set the stop flag and wake the ring; a second one ends the process at once.
@@ -37,6 +40,9 @@ struct rig {
 void rig_open(struct rig *g, const struct rig_conf *c);
 void rig_close(struct rig *g);
 bool rig_stopped(void);
+
+/* TLS for its streams. The program has let go of its sites and policies before rig_close(). */
+void rig_open_tls(struct rig *g, const char *program, uint32_t connections);
 
 /* One turn: waits until something happens or `until_us`, runs timers. The caller stages what it
  * has to and ends the turn with streams_flush(). */

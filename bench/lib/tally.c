@@ -21,6 +21,7 @@ void tally_init(struct tally *t)
 	memset(t, 0, sizeof(*t));
 	hist_init(&t->latency);
 	hist_init(&t->greeting);
+	hist_init(&t->handshake);
 }
 
 static bool same_word(const char *a, const char *b)
@@ -101,6 +102,11 @@ static double mb_rate(const struct tally *t, const struct tally_run *r)
 	return r->seconds > 0 ? (double)t->bytes / r->seconds / 1e6 : 0;
 }
 
+static double shakes(const struct tally *t, const struct tally_run *r)
+{
+	return r->seconds > 0 ? (double)t->handshakes / r->seconds : 0;
+}
+
 /* `of`: "" or "late " */
 static void print_kinds(const struct tally *t, const char *of, FILE *f)
 {
@@ -145,6 +151,15 @@ static void print_parts(const struct tally_run *r, FILE *f)
 	}
 }
 
+static void print_tls(const struct tally *t, const struct tally_run *r, FILE *f)
+{
+	if (!r->tls_version)
+		return;
+	fprintf(f, "handshakes  %" PRIu64 "  %" PRIu64 " resumed  %.0f/s  %s %s\n", t->handshakes,
+		t->resumed, shakes(t, r), r->tls_version, r->tls_cipher);
+	print_histogram(&t->handshake, "handshake", "its first octet to its last", f);
+}
+
 static void print_notes(const struct tally *t, const struct tally_run *r, FILE *f)
 {
 	if (t->rcpts_refused)
@@ -176,6 +191,7 @@ void tally_print(const struct tally *t, const struct tally_run *r, FILE *f)
 		t->connected, t->connect_failed, t->idle_lost);
 	fprintf(f, "cpu         %.3f s of its own, %.1f us a message\n", r->cpu_seconds,
 		r->cpu_seconds * 1e6 / done);
+	print_tls(t, r, f);
 	print_notes(t, r, f);
 	print_kinds(t, "", f);
 	print_parts(r, f);
@@ -239,6 +255,18 @@ static void json_connections(struct json *j, const struct tally *t)
 	json_u64(j, "idle_lost", t->idle_lost);
 }
 
+static void json_tls(struct json *j, const struct tally *t, const struct tally_run *r)
+{
+	json_open(j, NULL, "tls");
+	json_u64(j, "handshakes", t->handshakes);
+	json_u64(j, "resumed", t->resumed);
+	json_num(j, "handshakes_per_second", shakes(t, r));
+	json_str(j, "version", span_str(r->tls_version));
+	json_str(j, "cipher", span_str(r->tls_cipher));
+	json_histogram(j, "handshake_us", &t->handshake);
+	json_close(j);
+}
+
 static void json_part(struct json *j, const struct tally_part *p)
 {
 	json_open(j, NULL, p->key);
@@ -271,6 +299,8 @@ void tally_json(const struct tally *t, const struct tally_run *r, FILE *f)
 	if (r->histogram)
 		json_buckets(&j, "latency_histogram", &t->latency);
 	json_connections(&j, t);
+	if (r->tls_version)
+		json_tls(&j, t, r);
 	json_u64(&j, "recipients_refused", t->rcpts_refused);
 	json_u64(&j, "lockstep_connections", t->lockstep);
 	json_u64(&j, "backlog_max", r->backlog_max);

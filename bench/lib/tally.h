@@ -35,6 +35,8 @@ struct tally {
 	struct histogram latency;  /* microseconds, MAIL (or the scheduled time) to the final reply;
 				      accepted ones */
 	struct histogram greeting; /* microseconds, connect to greeting */
+	uint64_t handshakes, resumed; /* of TLS; those of them that were resumed */
+	struct histogram handshake;   /* microseconds */
 };
 
 void tally_init(struct tally *t);
@@ -56,6 +58,7 @@ struct tally_run {
 	uint64_t connections, message_bytes;
 	double seconds, cpu_seconds;
 	uint64_t backlog_max; /* of the open loop: most messages due and not begun */
+	const char *tls_version, *tls_cipher; /* NULL: no TLS; "": no handshake was done */
 	bool open_loop;
 	bool mixed;		  /* message_bytes is an average */
 	bool histogram;		  /* JSON: all of the latencies' */

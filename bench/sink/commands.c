@@ -15,7 +15,8 @@ static bool cmd_helo(struct sess *s, const struct smtp_cmd *c)
 		REFUSE(s, "501 5.5.4 EHLO and HELO take a name");
 		return true;
 	}
-	enum said said = rule_answer(s, AT_EHLO, span_str(ehlo ? k->ehlo : k->helo));
+	const char *usual = !ehlo ? k->helo : s->secure ? k->ehlo_secure : k->ehlo;
+	enum said said = rule_answer(s, AT_EHLO, span_str(usual));
 	if (said == SAID_WAIT)
 		return false;
 	message_reset(s);
@@ -162,6 +163,20 @@ static bool cmd_rset(struct sess *s, const struct smtp_cmd *c)
 	return true;
 }
 
+/* Answered when it is known that nothing lies behind it: secure_answer(). */
+static bool cmd_starttls(struct sess *s, const struct smtp_cmd *c)
+{
+	if (!s->sink->starttls)
+		REFUSE(s, "502 5.5.1 not offered");
+	else if (s->secure)
+		REFUSE(s, "503 5.5.1 in TLS already");
+	else if (c->args.n)
+		REFUSE(s, "501 5.5.4 STARTTLS takes no argument");
+	else
+		s->phase = PH_TLS;
+	return true;
+}
+
 static bool cmd_noop(struct sess *s, const struct smtp_cmd *c)
 {
 	return rule_answer(s, AT_NOOP, SPAN_LIT("250 2.0.0 ok\r\n")) != SAID_WAIT;
@@ -249,6 +264,7 @@ typedef bool handler(struct sess *s, const struct smtp_cmd *c);
 static handler *const handlers[SMTP_VERB_COUNT] = {
 	[SMTP_HELO] = cmd_helo,
 	[SMTP_EHLO] = cmd_helo,
+	[SMTP_STARTTLS] = cmd_starttls,
 	[SMTP_AUTH] = cmd_auth,
 	[SMTP_MAIL] = cmd_mail,
 	[SMTP_RCPT] = cmd_rcpt,

@@ -4,8 +4,8 @@
  * print, store; answer late, refuse, hang up. One thread, one ring.
  *
  * RFC 5321 (commands, states, 4.5.2), 2920 (the replies of a pipelining group leave in one send),
- * 3030 (BDAT), 4954 (AUTH), 1870, 2034, 3461, 6152, 6531. Strict where laxness would hide a fault
- * of the peer: only CRLF ends a line and only CRLF.CRLF a message.
+ * 3030 (BDAT), 3207 (STARTTLS), 4954 (AUTH), 1870, 2034, 3461, 6152, 6531. Strict where laxness
+ * would hide a fault of the peer: only CRLF ends a line and only CRLF.CRLF a message.
  *
  * Failures: at start see lib/rig.h; later a session's trouble ends that session.
  */
@@ -24,7 +24,8 @@ static void start(struct sink *k)
 	const struct rig_conf rc = {
 		.program = PROGRAM,
 		.connections = n,
-		.cells_each = CELLS_EACH,
+		.cells_each =
+			k->starttls || k->tls ? 2 * CELLS_EACH : CELLS_EACH, /* as records, too */
 		.cpu = k->cpu == UINT64_MAX ? -1 : (int)k->cpu,
 	};
 
@@ -38,6 +39,7 @@ static void start(struct sink *k)
 		fprintf(stderr, PROGRAM ": no memory for %" PRIu32 " sessions\n", n);
 		exit(RIG_EXIT_UNAVAILABLE);
 	}
+	secure_start(k, n);
 	for (unsigned i = 0; i < k->door_count; i++)
 		door_open(k, &k->door[i]);
 	if (k->port_file)
@@ -105,6 +107,7 @@ int main(int argc, char **argv)
 	stop(k);
 	if (k->stats)
 		print_stats(k);
+	secure_stop(k);
 	rig_close(&k->rig);
 	slab_fini(&k->slab);
 	if (k->store_dir)

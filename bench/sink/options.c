@@ -84,7 +84,8 @@ static const char about[] =
 	"answers late, refuses or\n"
 	"hangs up, to see what its clients do. Lines end with CRLF and messages with CRLF.CRLF, "
 	"nothing else.\n"
-	"POINT is one of: greeting ehlo auth mail rcpt data body bdat dot rset noop vrfy quit.\n"
+	"POINT is one of: greeting ehlo starttls auth mail rcpt data body bdat dot rset noop vrfy "
+	"quit.\n"
 	"TERM and INT end it: exit status 0.";
 
 static const char examples[] = "  ringpost-sink --listen 127.0.0.1:2525 --print\n"
@@ -144,6 +145,12 @@ static const struct opt option_rows[] = {
 		"CHUNKING and BINARYMIME not offered, BDAT refused"),
 	OPT_VALUE("auth", NULL, OPT_FLAG, struct sink, offer_auth,
 		"offer AUTH PLAIN LOGIN and accept anything"),
+	OPT_VALUE("starttls", NULL, OPT_FLAG, struct sink, starttls,
+		"offer STARTTLS; mail is taken without it, too"),
+	OPT_VALUE("tls", NULL, OPT_FLAG, struct sink, tls,
+		"TLS from the first octet, on all listeners"),
+	OPT_VALUE("tls-cert", "FILE", OPT_TEXT, struct sink, tls_cert, "certificate chain, PEM"),
+	OPT_VALUE("tls-key", "FILE", OPT_TEXT, struct sink, tls_key, "its key, PEM"),
 	OPT_HEADING("What it does with mail"),
 	OPT_VALUE("print", NULL, OPT_FLAG, struct sink, print,
 		"a JSON line on stdout for each message"),
@@ -171,6 +178,7 @@ static const struct opt option_rows[] = {
 	OPT_VALUE("seed", "N", OPT_COUNT, struct sink, seed, "of the two probabilities (1)"),
 	DELAY(AT_GREETING, "greeting"),
 	DELAY(AT_EHLO, "ehlo"),
+	DELAY(AT_STARTTLS, "starttls"),
 	DELAY(AT_AUTH, "auth"),
 	DELAY(AT_MAIL, "mail"),
 	DELAY(AT_RCPT, "rcpt"),
@@ -191,6 +199,12 @@ void options_read(struct sink *k, int argc, char **argv)
 	opts_read(&o, argc, argv);
 	if (k->door_count == 0)
 		opts_die(&o, "--listen is missing");
+	if (k->starttls && k->tls)
+		opts_die(&o, "--starttls or --tls, not both");
+	if ((k->starttls || k->tls) != (k->tls_cert && k->tls_key) || !k->tls_cert != !k->tls_key)
+		opts_die(&o,
+			"--tls-cert and --tls-key go with --starttls or --tls, and each with the "
+			"other");
 	k->looks = k->print || k->hash || k->store_dir;
 	k->dice = k->seed * 0x9e3779b97f4a7c15ull | 1;
 }
@@ -210,21 +224,30 @@ static void append(char *out, size_t *at, const char *format, ...)
 	*at += (size_t)n;
 }
 
+static void ehlo_text(const struct sink *k, bool starttls, char *out)
+{
+	size_t at = 0;
+
+	append(out, &at, "250-%s\r\n", k->hostname);
+	if (k->offer_pipelining)
+		append(out, &at, "250-PIPELINING\r\n");
+	append(out, &at, "250-SIZE %" PRIu64 "\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n",
+		k->size_max);
+	if (k->offer_chunking)
+		append(out, &at, "250-CHUNKING\r\n250-BINARYMIME\r\n");
+	if (starttls)
+		append(out, &at, "250-STARTTLS\r\n");
+	if (k->offer_auth)
+		append(out, &at, "250-AUTH PLAIN LOGIN\r\n");
+	append(out, &at, "250 ENHANCEDSTATUSCODES\r\n");
+}
+
 void options_texts(struct sink *k)
 {
 	size_t at = 0;
 
-	append(k->ehlo, &at, "250-%s\r\n", k->hostname);
-	if (k->offer_pipelining)
-		append(k->ehlo, &at, "250-PIPELINING\r\n");
-	append(k->ehlo, &at, "250-SIZE %" PRIu64 "\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n",
-		k->size_max);
-	if (k->offer_chunking)
-		append(k->ehlo, &at, "250-CHUNKING\r\n250-BINARYMIME\r\n");
-	if (k->offer_auth)
-		append(k->ehlo, &at, "250-AUTH PLAIN LOGIN\r\n");
-	append(k->ehlo, &at, "250 ENHANCEDSTATUSCODES\r\n");
-	at = 0;
+	ehlo_text(k, k->starttls, k->ehlo);
+	ehlo_text(k, false, k->ehlo_secure);
 	append(k->helo, &at, "250 %s\r\n", k->hostname);
 	at = 0;
 	if (k->banner)

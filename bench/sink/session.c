@@ -69,6 +69,7 @@ static size_t eat(struct sess *s, struct span in)
 			message_end(s);
 			continue;
 		case PH_GREETING:
+		case PH_TLS:
 			return at;
 		default:
 			break;
@@ -138,6 +139,7 @@ static void on_bytes(struct stream *st, struct span data, int32_t buf)
 	if (s->stash.len == 0 && !s->over)
 		data = span_drop(data, eat(s, data));
 	keep_input(s, data);
+	secure_answer(s);
 	mind_reading(s);
 }
 
@@ -158,6 +160,7 @@ static void resume(struct sess *s)
 	if (s->phase == PH_GREETING)
 		greet(s);
 	eat_stash(s);
+	secure_answer(s);
 	if (!s->paused && !s->over) {
 		if (s->eof)
 			finish(s);
@@ -196,13 +199,27 @@ static void on_end(struct stream *st, enum ring_res why)
 	struct sess *s = CONTAINER_OF(st, struct sess, st);
 
 	s->eof = true;
-	if (why != RING_EOF) {
+	if (s->tls)
+		secure_over(s, why);
+	else if (why != RING_EOF)
 		s->sink->n.resets++;
+	if (why != RING_EOF) {
 		s->over = true;
 		stream_close(st);
 	} else if (!s->paused) {
 		finish(s); /* commands that were complete have their replies */
 	}
+}
+
+static void on_open(struct stream *st)
+{
+	struct sess *s = CONTAINER_OF(st, struct sess, st);
+
+	secure_opened(s);
+	s->phase = s->sink->tls ? PH_GREETING : PH_COMMAND;
+	if (s->phase == PH_GREETING)
+		greet(s);
+	mind_reading(s);
 }
 
 static void on_drained(struct stream *st)
@@ -229,6 +246,8 @@ static void on_closed(struct stream *st)
 
 	if (s->mail)
 		k->n.aborted++;
+	if (s->tls)
+		tls_release(s->tls);
 	keep_free(s->keep);
 	stash_clear(&s->stash, &k->rig.stashes);
 	timer_stop(&k->rig.timers, &s->timer);
@@ -242,6 +261,7 @@ static const struct stream_events session_events = {
 	.on_end = on_end,
 	.on_drained = on_drained,
 	.on_broken = on_broken,
+	.on_open = on_open,
 	.on_closed = on_closed,
 };
 
@@ -264,6 +284,9 @@ void session_open(struct sink *k, struct ring_fd fd)
 	k->n.open++;
 	stream_adopt(&s->st, &k->rig.streams, &session_events, fd);
 	timer_set(&k->rig.timers, &s->timer, s->active_ms + k->timeout_us / 1000);
-	greet(s);
+	if (k->tls)
+		secure_begin(s);
+	else
+		greet(s);
 	mind_reading(s);
 }

@@ -6,7 +6,7 @@
  *
  * main.c start, turn, stop    options.c the command line    door.c listeners
  * session.c input and life of a session    commands.c a handler per verb    data.c bodies
- * rules.c delays, drops and replies that were ordered
+ * rules.c delays, drops and replies that were ordered    secure.c TLS
  */
 #ifndef BENCH_SINK_INT_H
 #define BENCH_SINK_INT_H
@@ -16,6 +16,7 @@
 #include "engine/smtp/cmd.h"
 #include "engine/smtp/line.h"
 #include "engine/smtp/scan.h"
+#include "tls/tls.h"
 
 #define PROGRAM "ringpost-sink"
 #define LISTENERS_MAX 64
@@ -25,6 +26,7 @@
 #define POINTS(X)                                                            \
 	X(AT_GREETING, "greeting", "the greeting")                           \
 	X(AT_EHLO, "ehlo", "EHLO and HELO")                                  \
+	X(AT_STARTTLS, "starttls", "STARTTLS")                               \
 	X(AT_AUTH, "auth", "AUTH")                                           \
 	X(AT_MAIL, "mail", "MAIL")                                           \
 	X(AT_RCPT, "rcpt", "RCPT")                                           \
@@ -54,25 +56,29 @@ struct point_rule {
 	const char *reply; /* finished wire text; owned by the process */
 };
 
-#define SINK_COUNTERS(X) \
-	X(sessions)      \
-	X(open)          \
-	X(commands)      \
-	X(messages)      \
-	X(recipients)    \
-	X(bytes)         \
-	X(refused)       \
-	X(dropped)       \
-	X(aborted)       \
-	X(hash_ok)       \
-	X(hash_bad)      \
-	X(hash_none)     \
-	X(store_failed)  \
-	X(errors)        \
-	X(early_input)   \
-	X(timeouts)      \
-	X(resets)        \
-	X(overloads)     \
+#define SINK_COUNTERS(X)  \
+	X(sessions)       \
+	X(open)           \
+	X(commands)       \
+	X(messages)       \
+	X(recipients)     \
+	X(bytes)          \
+	X(refused)        \
+	X(dropped)        \
+	X(aborted)        \
+	X(hash_ok)        \
+	X(hash_bad)       \
+	X(hash_none)      \
+	X(store_failed)   \
+	X(errors)         \
+	X(early_input)    \
+	X(timeouts)       \
+	X(resets)         \
+	X(tls_handshakes) \
+	X(tls_resumed)    \
+	X(tls_failed)     \
+	X(tls_truncated)  \
+	X(overloads)      \
 	X(accept_failed)
 
 struct counters {
@@ -101,19 +107,23 @@ struct sink {
 	struct store store;
 	struct counters n;
 	uint64_t dice;
-	char ehlo[REPLY_TEXT_BYTES], helo[REPLY_TEXT_BYTES], greeting[REPLY_TEXT_BYTES];
+	struct tls_keys *keys; /* owns; NULL without TLS */
+	struct tls_site *site; /* the same */
+	char ehlo[REPLY_TEXT_BYTES], ehlo_secure[REPLY_TEXT_BYTES], helo[REPLY_TEXT_BYTES],
+		greeting[REPLY_TEXT_BYTES];
 	bool printed; /* something waits in stdout's buffer */
 	/* options */
-	const char *store_dir, *banner, *hostname, *port_file;
+	const char *store_dir, *banner, *hostname, *port_file, *tls_cert, *tls_key;
 	uint64_t size_max, rcpts_max, timeout_us, connections_max, cpu, seed, drop_after;
 	double reply_share, drop_share;
 	bool print, hash, offer_pipelining, offer_chunking, offer_auth, drop_reset, quiet, stats,
-		reuseport, looks;
+		reuseport, looks, starttls, tls;
 };
 
 enum phase {
 	PH_GREETING, /* the greeting is delayed */
 	PH_COMMAND,
+	PH_TLS,	 /* STARTTLS was said, or the session begins so: until the handshake is done */
 	PH_AUTH, /* a line of an AUTH exchange */
 	PH_DATA,
 	PH_CHUNK,
@@ -134,12 +144,13 @@ struct sess {
 	uint64_t bytes; /* of the message so far */
 	struct scan scan;
 	struct keep *keep; /* owns; NULL unless a message is looked at */
+	struct tls *tls;   /* from the handshake on; else NULL */
 	uint32_t rcpts;
 	uint8_t phase;
 	uint8_t auth_lines; /* of the exchange still to come */
 	bool paused, waited, over, eof, skip_line, choked;
 	bool spared; /* --drop body: the dice were thrown for this message */
-	bool greeted, helo, mail, chunked, last, binary, swallow, too_big, authed;
+	bool greeted, helo, mail, chunked, last, binary, swallow, too_big, authed, secure;
 };
 
 /* ---- session.c ---- */
@@ -199,6 +210,15 @@ void chunk_complete(struct sess *s); /* the last octet of a chunk came */
 /* Body octets, at most in.n; how many were used. */
 size_t data_eat(struct sess *s, struct span in);
 size_t chunk_eat(struct sess *s, struct span in);
+
+/* ---- secure.c: TLS; the first two also without ---- */
+
+void secure_start(struct sink *k, uint32_t connections); /* leaves the program on what is wrong */
+void secure_stop(struct sink *k);			 /* no session is left */
+void secure_begin(struct sess *s);			 /* the handshake: now */
+void secure_answer(struct sess *s); /* to STARTTLS, where that was said, once nothing is paused */
+void secure_opened(struct sess *s); /* the handshake is done */
+void secure_over(struct sess *s, enum ring_res why); /* counts how input of one with TLS ended */
 
 /* ---- door.c ---- */
 

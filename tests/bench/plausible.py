@@ -32,6 +32,8 @@ COSTS = {
     "postfix-relay": (2.2, 2.1, 7.0, 1640, 180),
     "aiosmtpd": (0.82, 0.75, 22, 11, 3.8),
 }
+TLS_PEERS = ("direct", "ringpost", "nginx-mail")
+HANDSHAKE_MS, RESUMED_MS, SEALED_MS_PER_MB = 0.3, 0.12, 0.4
 MOVER_COSTS = {"ringpost-copy": 1.0, "ringpost-zero-copy": 0.8, "ringpost-splice": 0.5}  # ms per MB of BDAT
 VERSIONS = {"ringpost": "0.1.0", "haproxy": "2.6.12", "haproxy-splice": "2.6.12", "nginx-stream": "1.22.1",
             "nginx-mail": "1.22.1", "postfix-filter": "3.7.11", "postfix-relay": "3.7.11", "aiosmtpd": "1.4.3"}
@@ -50,7 +52,11 @@ def size_of(scenario):
 def cost_ms(scenario, peer):
     new, kept, per_mb = COSTS[peer][:3] if peer in COSTS else (0.14, 0.043, MOVER_COSTS[peer])
     first = new if "--per-connection 1 " in scenario.load + " " else kept * (0.6 if "--pipelining" in scenario.load else 1)
-    return first + per_mb * size_of(scenario) / 1e6
+    plain = first + per_mb * size_of(scenario) / 1e6
+    if not scenario.tls:
+        return plain
+    shake = 0 if first == kept else RESUMED_MS if scenario.resume else HANDSHAKE_MS
+    return plain + shake + SEALED_MS_PER_MB * size_of(scenario) / 1e6
 
 
 def histogram(rnd, count, middle_us):
@@ -89,6 +95,8 @@ def load_run(rnd, scenario, peer, drift):
               "busy_load": min(rate * side / 1000, 0.99), "latency_us": {k: at(buckets, share) for k, share in SHARES}}
     if scenario.kind == RATE:
         record["histogram"] = buckets
+    if scenario.tls:
+        record.update(handshakes=rate, resumed=float(scenario.resume), handshake_us=500)
     if peer == "ringpost":
         record["ring_enters"] = 9.1
     return record
@@ -109,7 +117,7 @@ def lines(seed=1, rounds=3, scenarios=SCENARIOS, peers=tuple(COSTS)):
     for r in range(rounds):
         for s in scenarios:
             drift = math.exp(rnd.gauss(0, 0.06))  # hits all peers of the scenario alike
-            for p in peers if not s.bdat else ("direct",) + tuple(MOVER_COSTS):
+            for p in ("direct",) + tuple(MOVER_COSTS) if s.bdat else TLS_PEERS if s.tls else peers:
                 if s.kind != IDLE:
                     yield {"ev": "run", "round": r, "scenario": s.name, "peer": p, **load_run(rnd, s, p, drift)}
                 elif p != "direct":

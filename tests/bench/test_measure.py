@@ -18,7 +18,8 @@ import machine
 import measure
 import postfix
 from peers import Command
-from stand import Failed, Load, sessions_for
+from scenarios import BOTH, CLIENT
+from stand import Failed, Load, Stand, sessions_for
 
 spec = importlib.util.spec_from_file_location("bench_compare", os.path.join(os.path.dirname(machine.__file__), "__main__.py"))
 runner = importlib.util.module_from_spec(spec)
@@ -215,6 +216,73 @@ class Asked(unittest.TestCase):
                 pass
             with open(os.path.join(folder, "out", "runs.before.jsonl")) as f:
                 self.assertEqual(f.read(), "second")
+
+
+class Tls(unittest.TestCase):
+    """Which legs have it is the scenario's; who takes part is the peer's."""
+
+    def rows(self):
+        return {s.name: s for s in runner.SCENARIOS if s.tls}
+
+    def test_the_load_asks_for_it(self):
+        rows = self.rows()
+        self.assertEqual(rows["tls-new-10k"].words, "--connections 500 --per-connection 1 --size 10k --starttls --tls-insecure".split())
+        self.assertEqual(rows["tls-new-1k-resumed"].words[-1], "--resume")
+        self.assertEqual(rows["tls-idle-10000"].words, ["--starttls", "--tls-insecure"])
+        self.assertEqual([s.words for s in runner.SCENARIOS if not s.tls], [s.load.split() for s in runner.SCENARIOS if not s.tls])
+
+    def test_who_takes_part(self):
+        peers = {p.name: p for p in runner.PEERS}
+        def fit(row):
+            return {name for name, p in peers.items() if p.unfit(self.rows()[row]) is None}
+        self.assertEqual(fit("tls-new-10k"), {"direct", "ringpost", "nginx-mail"})
+        self.assertEqual(fit("tls-both-kept-75k"), {"direct", "ringpost"})
+        self.assertEqual(fit("tls-both-idle-10000"), {"ringpost"})
+
+    def test_a_server_has_it_where_somebody_asks_it(self):
+        def asked(tls, proxy):
+            return Stand(SimpleNamespace(name="x", proxy=proxy), "build", tls=tls)
+        wanted = {("", True): False, ("", False): False, (CLIENT, True): False, (CLIENT, False): True, (BOTH, True): True}
+        for how, there in wanted.items():
+            with self.subTest(how):
+                stand = asked(*how)
+                stand.place.close()
+                self.assertEqual(stand.sink_tls, there)
+
+    def test_what_the_peers_are_told(self):
+        peers = {p.name: p for p in runner.PEERS}
+        def place(tls):
+            return SimpleNamespace(tls=tls, certificate=lambda: ("c", "k"))
+        lines = {tls: peers["ringpost"].tls_lines(place(tls)) for tls in ("", CLIENT, BOTH)}
+        self.assertEqual(set(lines[""].values()), {""})
+        self.assertEqual([[bool(lines[tls][k]) for k in ("LISTENER_TLS", "UPSTREAM_TLS", "CERTIFICATES")] for tls in (CLIENT, BOTH)],
+                         [[True, False, True], [True, True, True]])
+        self.assertIn("starttls off", peers["nginx-mail"].starttls(place("")))
+        self.assertIn("ssl_certificate_key k;", peers["nginx-mail"].starttls(place(CLIENT)))
+
+    def test_a_certificate_is_made_once(self):
+        stand = Stand(SimpleNamespace(name="x", proxy=True), "build", tls=CLIENT)
+        self.addCleanup(stand.place.close)
+        chain, key = stand.place.certificate()
+        with open(chain) as f:
+            first = f.read()
+        self.assertIn("BEGIN CERTIFICATE", first)
+        self.assertEqual(os.stat(key).st_mode & 0o077, 0)
+        stand.place.certificate()
+        with open(chain) as f:
+            self.assertEqual(f.read(), first)
+
+    def test_without_openssl_it_is_said(self):
+        stand = Stand(SimpleNamespace(name="x", proxy=True), "build", tls=CLIENT)
+        self.addCleanup(stand.place.close)
+        with mock.patch("subprocess.run", side_effect=FileNotFoundError(2, "no openssl")), self.assertRaisesRegex(Failed, "openssl"):
+            stand.place.certificate()
+
+    def test_what_a_load_says_of_it(self):
+        said = {"handshakes": 200, "resumed": 150, "handshakes_per_second": 100.0, "version": "TLSv1.3", "cipher": "C",
+                "handshake_us": {"p50": 7}}
+        self.assertEqual(measure.handshakes(said), {"handshakes": 100.0, "resumed": 0.75, "handshake_us": 7, "tls": "TLSv1.3 C"})
+        self.assertEqual(measure.handshakes({**said, "handshakes": 0, "resumed": 0})["resumed"], 0)
 
 
 class Limits(unittest.TestCase):

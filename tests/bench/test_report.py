@@ -206,6 +206,17 @@ class Cells(unittest.TestCase):
         self.assertEqual(report.memory_row(r, "idle-100000", "a"),
                          ["idle-100000", "a", "49,000 of 100,000", "2.40 (1.00)", "7.60 (1.00)", "20.8 (2.00)", "2.00", "1/2"])
 
+    def test_a_handshake_is_what_the_row_takes_more_than_without(self):
+        def shaken(scenario, peer, cpu, resumed, round_=0):
+            return run(scenario, peer, round_, cpu_ms=cpu, handshakes=5000, resumed=resumed)
+        r = made(*costs("new-1k", a=[0.1, 0.2]), shaken("tls-new-1k", "a", 0.2, 0), shaken("tls-new-1k", "a", 0.3, 0, 1),
+                 shaken("tls-both-new-1k-resumed", "a", 0.15, 0.995), shaken("tls-new-1k", "direct", 0, 0),
+                 shaken("tls-new-10k", "a", 0.2, 0), run("tls-new-1k", "b", failed="x"))
+        rows = [report.handshake_row(r, *cell)[2:] for cell in (("tls-new-1k", "a"), ("tls-both-new-1k-resumed", "a"),
+                                                                ("tls-new-1k", "direct"), ("tls-new-10k", "a"), ("tls-new-1k", "b"))]
+        self.assertEqual(rows, [["5,000", "0.0", "100", "10,000"], ["5,000", "100", "50.0", "20,000"], ["5,000", "0.0", "-", "-"],
+                                ["5,000", "0.0", "-", "-"], ["failed", "-", "-", "-"]])
+
     def test_columns_are_aligned(self):
         lines = tables.table(["a", "bb"], [["long name", "1"], ["x", "1,000"]]).splitlines()
         self.assertEqual(lines, ["| a         |    bb |",
@@ -280,6 +291,20 @@ class Goals(unittest.TestCase):
         self.assertEqual((v["user memory of a session, idle-1000, KiB"], v["all memory of a session, idle-1000, KiB"]),
                          ("reached", "not measured"))
 
+    def test_tls_is_beside_the_one_that_ends_it_there(self):
+        v = self.verdicts(*costs("tls-new-10k", ringpost=[0.5, 0.61, 0.5], nginx_mail=[1.0, 1.0, 1.0]),
+                          *costs("tls-kept-75k", ringpost=[0.61], nginx_mail=[1.0]),
+                          run("tls-idle-10000", "ringpost", **{**IDLE, "user_kib": 8.0}),
+                          run("tls-both-idle-10000", "ringpost", **{**IDLE, "user_kib": 14.1}))
+        self.assertEqual(v, {"CPU, tls-new-10k": "reached within the noise", "CPU, tls-kept-75k": "not reached",
+                             "user memory of a session, tls-idle-10000, KiB": "reached",
+                             "user memory of a session, tls-both-idle-10000, KiB": "not reached",
+                             "idle sessions at once": "not measured"})
+
+    def test_tls_alone_is_not_measured_beside_anybody(self):
+        self.assertEqual(self.verdicts(*costs("tls-new-10k", ringpost=[0.5])),
+                         {"CPU, tls-new-10k": "not measured", "idle sessions at once": "not measured"})
+
     def test_summary(self):
         samples = [None] + [results.Sample({0: x}) for x in (1.0, 2.0, 0.5)]
         found = [goals.at_most("x", s, 1.0, str) for s in samples]
@@ -319,6 +344,12 @@ class Against(unittest.TestCase):
         noise = {p.scenario: round(p.noise, 6) for p in agree.pairs(measured(), measured())}
         self.assertEqual(noise, {"new-1k": 0.2, "c1": 0.2, "c500": 0.4})
 
+    def test_memory_of_tls_sessions_is_no_message(self):
+        def measured(kib):
+            return made(*(run("tls-idle-10000", p, **{**IDLE, "all_kib": x}) for p, x in (("ringpost", 10), ("a", kib))))
+        (p,) = agree.pairs(measured(20), measured(40))
+        self.assertEqual(p.quotient, 2.0)
+
     def test_memory_is_compared_by_all_of_it(self):
         def measured(kib):
             return made(run("idle-1000", "ringpost", **IDLE), run("idle-1000", "a", **{**IDLE, "user_kib": 99, "all_kib": kib}))
@@ -354,7 +385,8 @@ class Whole(unittest.TestCase):
         self.assertEqual(titles, ["CPU per message", "Spread of CPU per message", "Messages per second",
                                   "CPU of load and sink", "Packets and context switches", "Latency",
                                   "Memory per idle session", "BDAT", "BDAT, messages per second",
-                                  "BDAT, CPU of load and sink", "A far network",
+                                  "BDAT, CPU of load and sink", "TLS", "TLS, messages per second",
+                                  "TLS, CPU of load and sink", "TLS handshakes", "TLS, memory per idle session", "A far network",
                                   "A far network, messages per second", "A far network, latency", "Goals", "Pictures",
                                   "Runs that failed", "The scenarios"])
         for scenario in res.scenarios():
@@ -364,7 +396,7 @@ class Whole(unittest.TestCase):
 
     def test_no_section_without_runs(self):
         text = report.render(made(*costs("new-1k", ringpost=[1.0], haproxy=[1.0])))
-        for title in ("Latency", "Memory", "BDAT", "A far network", "Runs that failed", "Pictures"):
+        for title in ("Latency", "Memory", "BDAT", "TLS", "A far network", "Runs that failed", "Pictures"):
             self.assertNotIn("## " + title, text)
         report.render(made())
         report.brief(made())
