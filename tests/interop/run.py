@@ -5,9 +5,10 @@
     tests/interop/run.py --build build/release [--quick] [--filter PATTERN] [-j N]
 
 The runner, the process wrapper and the output are those of tests/proto (see its run.py); the tests
-and kit/ are here. Needs postfix, swaks, curl, openssl, and the filters rspamd, opendkim, clamav-milter,
-postgrey, postfwd (`make need-test`), and root or `sudo -n` for the private Postfix instances; no
-service of the system is touched and nothing is left behind.
+and kit/ are here. Needs postfix, swaks, curl, openssl, the filters rspamd, opendkim, clamav-milter,
+postgrey, postfwd, for TLS Exim's program, gnutls-cli, msmtp, Java and ecj, aiosmtpd, sslscan, nmap
+(`make need-test`), and root or `sudo -n` for the private Postfix instances; no service of the system
+is touched and nothing is left behind.
 """
 import importlib.util
 import os

@@ -80,13 +80,15 @@ class Swaks(Client):
 class Curl(Client):
     """Dot-stuffs, adds a last CRLF. Several messages to one address in one session: --next."""
 
-    def __init__(self, t, *options):
+    def __init__(self, t, *options, scheme="smtp", host="127.0.0.1"):
         super().__init__(t)
         self.options = list(options)
+        self.scheme, self.host = scheme, host  # a name is looked up here
 
     def argv(self, port, sender, rcpts, content):
         argv = ["--silent", "--show-error", "--max-time", str(25 * self.t.slow), "--upload-file", self.file(content),
-                "--mail-from", sender, "smtp://127.0.0.1:%d/%s" % (port, HELO)]
+                "--mail-from", sender, "%s://%s:%d/%s" % (self.scheme, self.host, port, HELO),
+                "--resolve", "%s:%d:127.0.0.1" % (self.host, port)]
         for r in rcpts:
             argv += ["--mail-rcpt", r]
         return argv + self.options

@@ -295,9 +295,10 @@ def as_root():
 
 
 class PostfixInstance(Server):
-    """smtpd on .port; all mail goes on to next_port. main: more lines for main.cf. files: {name: text} for etc/."""
+    """smtpd on .port; all mail goes on to next_port. main: more lines for main.cf. files: {name: text} for etc/.
+    services: more of master.cf."""
 
-    def __init__(self, t, next_port, main=None, files=None, name="postfix"):
+    def __init__(self, t, next_port, main=None, files=None, name="postfix", services=""):
         super().__init__(t, name)
         tool("postfix")
         self.port = free_port()
@@ -306,7 +307,7 @@ class PostfixInstance(Server):
         os.makedirs(self.dir + "/etc")
         fill = {"dir": self.dir, "name": self.name, "next_port": next_port, "port": self.address}
         lines = MAIN_CF + "".join("%s = %s\n" % pair for pair in (main or {}).items())
-        for fname, text in dict({"main.cf": lines.format(**fill), "master.cf": MASTER_CF.format(**fill)},
+        for fname, text in dict({"main.cf": lines.format(**fill), "master.cf": MASTER_CF.format(**fill) + services},
                                 **(files or {})).items():
             with open(self.dir + "/etc/" + fname, "w") as f:
                 f.write(text)
