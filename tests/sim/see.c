@@ -196,12 +196,19 @@ static void see_direction(struct view *v, const struct octets *wire, uint32_t cl
 	wc_AesFree(&v->aes);
 }
 
-/* A link: from the hello on, what ringpost says in clear is not the session's. */
+/* A link: from the hello on, what ringpost says in clear is not the session's. A server that went
+ * may have got the beginning of one only. */
 static uint32_t before_hello(const struct octets *out)
 {
-	const uint8_t *hello = out->n ? memmem(out->p, out->n, "EHLO ", 5) : NULL;
+	const char word[] = "EHLO ";
+	const uint8_t *hello = out->n ? memmem(out->p, out->n, word, 5) : NULL;
 
-	return hello ? (uint32_t)(hello - out->p) : (uint32_t)out->n;
+	if (hello)
+		return (uint32_t)(hello - out->p);
+	for (size_t n = MIN_OF(out->n, (size_t)4); n > 0; n--)
+		if (memcmp(out->p + out->n - n, word, n) == 0)
+			return (uint32_t)(out->n - n);
+	return (uint32_t)out->n;
 }
 
 static void see_sock(const struct rec_sock *from, struct rec_sock *to, struct seen *s)
