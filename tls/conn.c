@@ -500,12 +500,11 @@ void tls_core_fini(struct tls_core *c)
 
 /* Those that begin in ring_turn() count as well, so that all of a turn stay within the limit; and
  * they stand behind those that wait. */
-bool tls_core_turn(struct tls_core *c)
+void tls_core_turn(struct tls_core *c)
 {
 	struct list *n;
 
 	while (c->started < TLS_STARTS_PER_TURN && (n = list_pop_front(&c->waiting)) != NULL)
 		start_late(CONTAINER_OF(n, struct tls, waiting));
 	c->started = 0;
-	return !list_empty(&c->waiting);
 }

@@ -49,7 +49,7 @@ int shake_recv(WOLFSSL *ssl, char *p, int n, void *arg)
 	memcpy(p, t->in.p, take);
 	t->in = span_drop(t->in, take);
 	/* The header of an alert in clear, see reason(). */
-	t->clear_alert = take == 5 && p[0] == 21 && p[3] == 0 && p[4] == 2;
+	t->clear_alert = take == RECORD_HEADER_BYTES && p[0] == 21 && p[3] == 0 && p[4] == 2;
 	return (int)take;
 }
 

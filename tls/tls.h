@@ -142,10 +142,9 @@ struct tls_core {
 
 bool tls_core_init(struct tls_core *c, struct streams *ss, uint32_t conns_max) MUST_USE;
 void tls_core_fini(struct tls_core *c); /* no connection is left */
-/* Begin of a turn, behind ring_turn(): handshakes that were put off. True: more are waiting, so the
- * ring must not sleep for long. */
-bool tls_core_turn(struct tls_core *c);
-/* Some wait now, also such as came behind tls_core_turn(): the next ring_turn() must not sleep. */
+/* Begin of a turn, behind ring_turn(): handshakes that were put off. */
+void tls_core_turn(struct tls_core *c);
+/* Some wait now: the next ring_turn() must not sleep. */
 static inline bool tls_core_waits(const struct tls_core *c)
 {
 	return !list_empty(&c->waiting);

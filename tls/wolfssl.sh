@@ -197,11 +197,7 @@ mirrors()
 	for f in /etc/apt/sources.list.d/*.sources; do
 		[ ! -r "$f" ] || paragraph_entries <"$f" >"$1/$(basename "$f")"
 	done
-	grep -qs . "$1"/* && return
-	[ "$(os_release ID)" = debian ] || die "the system has no mirror of $codename that is known here: set WOLFSSL_SRC"
-	by='[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]'
-	printf 'deb-src %s http://deb.debian.org/debian %s main\n' "$by" "$suite" >"$1/debian.list"
-	printf 'deb-src %s http://deb.debian.org/debian-security %s-security main\n' "$by" "$suite" >>"$1/debian.list"
+	grep -qs . "$1"/* || die "the system has no mirror of $codename in /etc/apt: name one there, or set WOLFSSL_SRC"
 }
 
 # The system's configuration holds (proxies), but for what acts on the system or chooses among packages.

@@ -154,7 +154,7 @@ void rig_turn(struct rig *g, uint64_t until_us)
 
 	ring_turn(g->ring, g->tls_on && tls_core_waits(&g->tls) ? 0 : MIN_OF(until_us, timer_us));
 	if (g->tls_on)
-		(void)tls_core_turn(&g->tls);
+		tls_core_turn(&g->tls);
 	timers_run(&g->timers, rig_now_ms(g));
 }
 

@@ -7,7 +7,7 @@
  *	            by somebody who has read it: END_INJECTION. The first octets behind it begin the
  *	            handshake, and the filter is set with them.
  *	implicit    PHASE_TLS from the accept on; nothing is read before the hooks have let the
- *client in, and the upstream is dialled when the handshake is done.
+ *	            client in, and the upstream is dialled when the handshake is done.
  *
  * In PHASE_TLS nothing is said to the client: words of the upstream wait. Behind the handshake the
  * session begins anew (RFC 3207 4.2): what was said in clear may have been somebody else's.
@@ -276,6 +276,18 @@ void secure_deny_hello(struct session *s)
 	STAT_INC(s->core->stats, commands_local);
 	sess_say(s, r, s->cause);
 	sess_count_reply(s, r->code);
+}
+
+/* What was told of the links before it does not hold for this one. */
+void secure_link_ready(struct session *s)
+{
+	if (!link_usable(s->link))
+		return;
+	s->cause = NULL;
+	if (link_encrypted(s->link) || !s->up_tls)
+		return;
+	tls_release(s->up_tls);
+	s->up_tls = NULL;
 }
 
 /* Of the last link that had TLS, for the record. */

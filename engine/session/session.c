@@ -154,7 +154,7 @@ void sess_core_turn(struct sess_core *c)
 
 	ring_turn(c->ring, next == UINT64_MAX ? UINT64_MAX : next * 1000);
 	if (starts_due(c) || !tls_core_waits(&c->tls))
-		(void)tls_core_turn(&c->tls);
+		tls_core_turn(&c->tls);
 	/* First what the completions produced leaves: a timer must not take octets that had no
 	 * chance yet for octets that the peer does not read. */
 	streams_flush(&c->streams);
@@ -524,12 +524,7 @@ static void link_ready(void *who)
 	struct session *s = who;
 
 	s->server = s->link->server;
-	if (link_usable(s->link))
-		s->cause = NULL; /* of one that was not */
-	if (link_usable(s->link) && !link_encrypted(s->link) && s->up_tls) {
-		tls_release(s->up_tls); /* the record is not to tell of another link's TLS */
-		s->up_tls = NULL;
-	}
+	secure_link_ready(s);
 	sess_step(s);
 }
 

@@ -359,6 +359,7 @@ void secure_link_for(struct session *s, struct span hello);
 /* The link is lost. `hello_denied` when the hello that waits for it is to hear so: the other. */
 void secure_link_lost(struct session *s, enum link_end why);
 void secure_deny_hello(struct session *s);
+void secure_link_ready(struct session *s);
 void secure_keep_facts(struct session *s); /* the link is about to go */
 void secure_record(const struct session *s, struct log_rec *rec);
 void secure_free(struct session *s);

@@ -118,11 +118,7 @@ static void pass_end(struct stream *to, bool *told)
 {
 	if (*told)
 		return;
-	if (!stream_shut(to)) {
-		stream_tell_flushed(to);
-		return;
-	}
-	*told = true;
+	*told = stream_shut(to); /* else on_drained() comes */
 }
 
 static bool input_over(const struct session *s)

@@ -110,12 +110,10 @@ void link_tls_broken(struct link *l)
 
 /* ---- the handshake ---- */
 
-/* What a session of this server may be resumed at: never under another policy. */
-static uint64_t resume_key(const struct link *l, const struct tls_policy *policy)
+/* Of this server, in all upstreams; not 0. */
+static uint64_t resume_key(const struct link *l)
 {
-	uint64_t server = (uint64_t)(l->server - l->up->servers);
-
-	return ((uint64_t)(uintptr_t)policy << 8 | 1) ^ (uint64_t)l->up->index << 40 ^ server << 20;
+	return ((uint64_t)l->up->index + 1) << 32 | (uint64_t)(l->server - l->up->servers);
 }
 
 static void shake(struct link *l, enum link_state state)
@@ -125,7 +123,7 @@ static void shake(struct link *l, enum link_state state)
 
 	ASSERT(policy && !l->tls);
 	l->state = (uint8_t)state;
-	l->tls = tls_connect(l->core->tls, policy, up->tls.name, resume_key(l, policy));
+	l->tls = tls_connect(l->core->tls, policy, up->tls.name, resume_key(l));
 	if (!l->tls) {
 		no_memory(l);
 		return;
